@@ -1,0 +1,38 @@
+# The README's two commands are `make demo` and `make test`. Every target sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Two threads are the tested size; tiny models only lose by more.
+export OMP_NUM_THREADS ?= 2
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: setup demo test test-all check bench clean
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("peeralign needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch first and alone: with it in place nothing can pull in another build.
+	$(BIN)/pip install --quiet 'setuptools>=77' wheel -c constraints.txt
+	$(BIN)/pip install --quiet torch -c constraints.txt
+	$(BIN)/pip install --quiet --editable '.[dev]' -c constraints.txt
+	touch $@
+
+setup: $(VENV)/.ready
+
+demo: setup
+	$(BIN)/peeralign demo
+
+test: setup
+	$(BIN)/pytest
+
+test-all: setup
+	$(BIN)/pytest -m 'slow or not slow'
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/pytest tests/invariants
+
+clean:
+	rm -rf $(VENV) runs

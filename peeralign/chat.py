@@ -1,0 +1,111 @@
+"""Turn (image, text) into the prompt a model's own chat template writes, for any processor.
+
+Engines and training share this file, so a model is asked in training exactly as it is asked in
+generation and judging.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peeralign.errors import PeeralignError
+
+_IMAGE_SLOT = "\x00text\x00"
+
+
+def image_token(processor: Any) -> str:
+    """The placeholder that stands for the image in a rendered prompt."""
+    token = getattr(processor, "image_token", None)
+    if token is None:
+        raise PeeralignError(
+            f"the processor {type(processor).__name__} has no image token, so it cannot place an "
+            "image in a prompt; use a vision-language checkpoint with its own processor"
+        )
+    return token if isinstance(token, str) else str(token)
+
+
+def control_strings(tokenizer: Any) -> list[str]:
+    """Every string this tokenizer turns into a special or added token, longest first."""
+    specials = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())
+    return sorted((text for text in specials if text.strip()), key=len, reverse=True)
+
+
+def escape_controls(text: str, controls: list[str]) -> str:
+    """Break every control string in `text` with a zero-width space, so it stays plain text.
+
+    The text comes from users and candidates; without this an answer that holds ``<image>`` would
+    add an image to the judge's prompt.
+    """
+    for control in controls:
+        if control in text:
+            text = text.replace(control, f"{control[0]}\u200b{control[1:]}")
+    return text
+
+
+class ChatFormat:
+    """Renders prompts for one processor. Built once per loaded model."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.controls = control_strings(self.tokenizer)
+        self.image_token = image_token(processor)
+        if processor.chat_template is None:
+            raise PeeralignError(
+                f"the processor {type(processor).__name__} has no chat template, so "
+                "peeralign cannot know how this model wants to be asked; "
+                "add chat_template.jinja to its folder"
+            )
+        message = [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": _IMAGE_SLOT}]}
+        ]
+        rendered = processor.apply_chat_template(message, add_generation_prompt=True)
+        if rendered.count(_IMAGE_SLOT) != 1 or self.image_token not in rendered:
+            raise PeeralignError(
+                f"the chat template of {type(processor).__name__} drops the image or the text of a "
+                "message; use the template its model card shows"
+            )
+        self.before, self.after = rendered.split(_IMAGE_SLOT)
+        # Only then can several texts share one image's computation.
+        self.image_first = self.image_token not in self.after
+        # A tokenizer that adds its own BOS must not add a second one to the template's.
+        bos = self.tokenizer.bos_token
+        self.template_has_bos = bool(bos) and rendered.startswith(bos)
+
+    def prompt(self, text: str) -> str:
+        """The whole prompt of a user turn: image, `text`, and the start of the reply."""
+        return self.before + escape_controls(text, self.controls) + self.after
+
+    def split_prompt(self, text: str) -> tuple[str, str]:
+        """The prompt cut behind the image: (shared by all texts on this image, the rest)."""
+        if not self.image_first:
+            return self.prompt(text), ""
+        cut = self.before.rfind(self.image_token) + len(self.image_token)
+        return self.before[:cut], self.before[cut:] + escape_controls(
+            text, self.controls
+        ) + self.after
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of plain text; control strings in it stay text."""
+        escaped = escape_controls(text, self.controls)
+        return self.tokenizer(escaped, add_special_tokens=False)["input_ids"]
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """Token ids of prompt text that the template wrote (its control strings count)."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def response_ids(self, text: str) -> list[int]:
+        """Token ids of a reply in training: its text, then end of turn."""
+        return [*self.text_ids(text), self.tokenizer.eos_token_id]
+
+    def encode(self, prompts: list[str], images: list[Any]) -> dict[str, Any]:
+        """Left-padded model inputs for a batch of (prompt, one image), as PyTorch tensors."""
+        self.tokenizer.padding_side = "left"
+        batch = self.processor(
+            text=prompts,
+            images=[[image] for image in images],
+            padding=True,
+            return_tensors="pt",
+            add_special_tokens=not self.template_has_bos,
+        )
+        return dict(batch)

@@ -1,0 +1,263 @@
+"""The command line. A user's own mistake prints one sentence and exits with 2."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from peeralign.config import build, commented_defaults, override, read_toml
+from peeralign.errors import PeeralignError, nearest
+from peeralign.progress import Reporter
+from peeralign.store.run import INPUTS, Run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Improve vision-language models without labels, by a panel of their peers.",
+)
+classroom_app = typer.Typer(no_args_is_help=True, help="The embedded classroom and its peers.")
+app.add_typer(classroom_app, name="classroom")
+
+OutOption = Annotated[Path | None, typer.Option(help="Folder of the run.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one setting: key=value.")
+]
+RECIPES = ("pop",)
+
+
+def _console() -> Console:
+    return Console(stderr=False, soft_wrap=True)
+
+
+def _recipe(name: str) -> ModuleType:
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise PeeralignError(f"no recipe at {path}: the file does not exist")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+        for needed in ("Config", "run"):
+            if not hasattr(module, needed):
+                raise PeeralignError(f"{path} is no recipe: it has no '{needed}'")
+        return module
+    if name not in RECIPES:
+        raise PeeralignError(
+            f"no recipe named '{name}'{nearest(name, RECIPES)}; there are {', '.join(RECIPES)}"
+        )
+    return importlib.import_module(f"peeralign.recipes.{name}")
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A recipe's TOML file.")],
+    out: OutOption = None,
+    assignments: SetOption = None,
+) -> None:
+    """Run a recipe on your own data and models; the same command again resumes it."""
+    settings = override(read_toml(recipe), assignments or [])
+    name = settings.pop("recipe", "pop")
+    folder = out or Path("runs") / recipe.stem
+    _run_and_show(_recipe(str(name)), settings, folder, str(recipe))
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Seed of the data and of the run.")] = 0,
+    exam_seed: Annotated[int, typer.Option(help="Seed of the exam's questions.")] = 1,
+    out: OutOption = None,
+    assignments: SetOption = None,
+) -> None:
+    """Panel of Peers with three tiny real models on the embedded classroom (minutes, CPU)."""
+    from peeralign.classroom.demo import demo_settings, write_classroom
+
+    folder = out or Path("runs") / "demo"
+    data = folder / INPUTS
+    settings = override(demo_settings(data, seed), assignments or [])
+    console = _console()
+    Run.check_usable(folder)
+    console.print("[bold]Drawing the classroom[/bold]: a pool of questions, an exam")
+    write_classroom(data, seed, exam_seed)
+    _run_and_show(_recipe("pop"), settings, folder, "demo")
+
+
+def _run_and_show(recipe: ModuleType, settings: dict[str, Any], folder: Path, source: str) -> None:
+    from peeralign.report import write_report
+    from peeralign.report.terminal import print_summary
+
+    config = build(recipe.Config, settings, source)
+    console = _console()
+    summary = recipe.run(config, folder, Reporter(console))
+    print_summary(summary, console)
+    console.print(f"report: {write_report(folder)}")
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+    """Write RUN/report.html: one self-contained page with scores, judges, yields and pairs."""
+    from peeralign.report import write_report
+
+    _console().print(f"report: {write_report(folder)}")
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="A run's folder.")],
+    table: Annotated[str, typer.Argument(help="candidates, judgments, rewards or pairs.")],
+    round_number: Annotated[int | None, typer.Option("--round", help="One round only.")] = None,
+    question: Annotated[str | None, typer.Option(help="Question id, or text in it.")] = None,
+    member: Annotated[str | None, typer.Option(help="Author or judge.")] = None,
+    category: Annotated[str | None, typer.Option(help="Question category.")] = None,
+    unscored: Annotated[bool, typer.Option(help="Only what has no text, score or reward.")] = False,
+    limit: Annotated[int, typer.Option(help="Rows to print; 0 prints all.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Print rows of a run's tables."""
+    from peeralign.report.terminal import select_rows, show_rows
+
+    rows = select_rows(folder, table, round_number, question, member, category, unscored)
+    show_rows(rows, table, limit, as_json, _console())
+
+
+@app.command()
+def exam(
+    folder: Annotated[Path, typer.Argument(help="A run's folder.")],
+    questions: Annotated[Path, typer.Argument(help="Exam file (Parquet).")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+) -> None:
+    """Examine every round's members of a finished run on another exam."""
+    import json
+
+    from peeralign.recipes.pop import examine_again
+    from peeralign.report.terminal import print_summary
+
+    console = _console()
+    rounds = examine_again(folder, questions, Reporter(None if as_json else console))
+    if as_json:
+        print(json.dumps({"rounds": rounds}))
+    else:
+        print_summary({"rounds": rounds}, console)
+
+
+@app.command("config")
+def config_command(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a recipe's .py file.")],
+) -> None:
+    """Print a recipe's settings as TOML, each with its meaning and default."""
+    print(f'recipe = "{recipe}"\n\n{commented_defaults(_recipe(recipe).Config)}', end="")
+
+
+@app.command()
+def doctor(
+    member: Annotated[
+        list[str] | None, typer.Option(help="A member to try: folder, hub name, classroom:NAME.")
+    ] = None,
+    rubric: Annotated[str, typer.Option(help="Rubric to try it with.")] = "five_axis",
+    trust_remote_code: Annotated[bool, typer.Option(help="Let it run its own code.")] = False,
+) -> None:
+    """Check versions, devices and known traps; with --member, whether it loads and judges."""
+    from peeralign.doctor import examine
+
+    if not examine(member or [], rubric, trust_remote_code, _console()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def align(
+    model: Annotated[str, typer.Argument(help="Checkpoint folder or hub name.")],
+    data: Annotated[str, typer.Argument(help="Parquet or JSONL: image, prompt, response.")],
+    out: Annotated[Path, typer.Option(help="Where the trained checkpoint goes.")],
+    assignments: SetOption = None,
+) -> None:
+    """Base training, stage I: captions, the projector alone (LLaVA-1.5's recipe)."""
+    from peeralign.recipes.sft import ALIGN
+
+    _base_training(ALIGN, model, data, out, assignments)
+
+
+@app.command()
+def sft(
+    model: Annotated[str, typer.Argument(help="Checkpoint folder or hub name.")],
+    data: Annotated[str, typer.Argument(help="Parquet or JSONL: image, prompt, response.")],
+    out: Annotated[Path, typer.Option(help="Where the trained checkpoint goes.")],
+    assignments: SetOption = None,
+) -> None:
+    """Base training, stage II: instructions, projector and language model (LLaVA-1.5's recipe)."""
+    from peeralign.recipes.sft import SFT
+
+    _base_training(SFT, model, data, out, assignments)
+
+
+def _base_training(
+    defaults: dict[str, Any], model: str, data: str, out: Path, assignments: list[str] | None
+) -> None:
+    from peeralign.recipes.sft import SftConfig, train_on_demonstrations
+
+    config = build(SftConfig, override(defaults, assignments or []), "--set")
+    console = _console()
+    folder = train_on_demonstrations(model, data, out, config, Reporter(console))
+    console.print(f"checkpoint: {folder}")
+
+
+@classroom_app.command("build")
+def classroom_build(
+    out: Annotated[Path, typer.Option(help="Folder for the peers' checkpoints.")],
+    peer: Annotated[list[str] | None, typer.Option(help="Only this peer.")] = None,
+) -> None:
+    """Rebuild the shipped peers from nothing (about half an hour on 2 cores)."""
+    from peeralign.classroom.school import build_peers
+
+    build_peers(out, peer or [], Reporter(_console()))
+
+
+@classroom_app.command("exam")
+def classroom_exam(
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 1,
+) -> None:
+    """Write a classroom exam, with answers."""
+    from peeralign.classroom.demo import draw_exam
+    from peeralign.store.run import write_table
+
+    write_table(out, draw_exam(seed))
+    _console().print(f"exam: {out}")
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Run `command`; the exit code, after printing a user's mistake as one sentence."""
+    try:
+        command()
+    except PeeralignError as error:
+        Console(stderr=True, soft_wrap=True).print(
+            f"[red]error:[/red] {str(error).replace('[', chr(92) + '[')}", highlight=False
+        )
+        return 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; the same command again goes on from here")
+        return 130
+    return 0
+
+
+def main() -> None:
+    """Entry point of the `peeralign` command."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(guarded(app))
+
+
+if __name__ == "__main__":
+    main()

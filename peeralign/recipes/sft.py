@@ -1,0 +1,78 @@
+"""Base training: LLaVA-1.5's two supervised stages, for any checkpoint.
+
+Stage I (`align`) trains the projector on captions; stage II (`sft`) trains projector and language
+model on instructions. Panel of Peers, Table A.1, stages I and II.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoProcessor
+
+from peeralign.chat import ChatFormat
+from peeralign.errors import PeeralignError
+from peeralign.progress import Reporter
+from peeralign.records import seed_of
+from peeralign.stages.train import demonstration_tree, training_order
+from peeralign.store.demonstrations import read_demonstrations
+from peeralign.store.run import Run
+from peeralign.training.config import TrainConfig
+from peeralign.training.fit import fit
+from peeralign.training.trainer import Objective, TreeSequence
+
+
+class SftConfig(TrainConfig):
+    """Training settings, plus the seed of the order."""
+
+    seed: int = 0
+    """Seed of the order of the rows."""
+
+
+ALIGN: dict[str, Any] = {
+    "learning_rate": 2e-3,
+    "batch_size": 16,
+    "epochs": 1,
+    "train_parts": ["projector"],
+}
+SFT: dict[str, Any] = {
+    "learning_rate": 2e-5,
+    "batch_size": 8,
+    "epochs": 1,
+    "train_parts": ["projector", "language"],
+}
+
+
+def train_on_demonstrations(
+    model: str, data: str, out: Path, config: SftConfig, reporter: Reporter, label: str = "training"
+) -> Path:
+    """Cross-entropy on the responses of `data`; writes a checkpoint to `out`/checkpoint.
+
+    Interrupted training goes on with the same call. Returns the checkpoint's folder.
+    """
+    final = out / "checkpoint"
+    Run.open(
+        out, "sft", {"model": model, "data": data, **config.model_dump(mode="json")}, config.seed
+    )
+    if final.is_dir():
+        return final
+    if config.replay_share or config.nll_weight or config.objective == "sft":
+        raise PeeralignError("base training has no objective and no replay; leave both unset")
+    chat = ChatFormat(AutoProcessor.from_pretrained(model))
+    table = read_demonstrations(data, one_exchange_a_row=not chat.image_first)
+    seed = seed_of("sft", config.seed)
+    order = training_order(len(table), 0, config.epochs, 0.0, seed)
+    fit(
+        model,
+        TreeSequence(lambda i: demonstration_tree(chat, table.row(i, named=True)), order.tolist()),
+        config,
+        Objective(),
+        config.learning_rate,
+        out / "training",
+        final,
+        seed,
+        reporter,
+        label,
+    )
+    return final

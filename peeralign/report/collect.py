@@ -1,0 +1,371 @@
+"""Read a run's folder into plain data for the report; nothing here draws or formats.
+
+Tables are scanned lazily and only aggregates are collected, so memory does not grow with the
+number of questions. An unfinished run is normal: what is absent is None, and `pending` says so.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from peeralign.records import (
+    CANDIDATE_SCHEMA,
+    JUDGMENT_SCHEMA,
+    PAIR_SCHEMA,
+    QUESTION_SCHEMA,
+    REWARD_SCHEMA,
+)
+from peeralign.report.scores import Exam, read_exam
+from peeralign.store.run import Run
+
+BINS_PER_UNIT = 20
+MAX_REASONS = 8
+STAGE_WORDS = {
+    "questions": "questions",
+    "candidates": "answers",
+    "judgments": "judgments",
+    "rewards": "rewards",
+    "pairs": "pairs",
+    "members": "training",
+    "exam": "exam",
+}
+CHOSEN_LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+MARGIN_LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+SCHEMAS = {
+    "questions": QUESTION_SCHEMA,
+    "candidates": CANDIDATE_SCHEMA,
+    "judgments": JUDGMENT_SCHEMA,
+    "rewards": REWARD_SCHEMA,
+    "pairs": PAIR_SCHEMA,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of the panel and its roles."""
+
+    name: str
+    answers: bool
+    judges: bool
+    learns: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Rows with a result, and those without one by reason (most frequent first)."""
+
+    good: int
+    reasons: dict[str, int]
+
+    @property
+    def bad(self) -> int:
+        return sum(self.reasons.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Rows per bin of reward; bin b is [b, b + 1) / BINS_PER_UNIT."""
+
+    answers: dict[int, int]
+    chosen: dict[int, int]
+    rejected: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeMatrix:
+    """Mean score of each judge (row) for each author (column); None where nothing was scored."""
+
+    judges: list[str]
+    authors: list[str]
+    means: list[list[float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Yield:
+    """Questions that give a pair, for each threshold on the chosen reward and on the margin.
+
+    `counts[m][c]` belongs to `margins[m]` and `chosen[c]`. `own` is the run's own setting.
+    """
+
+    chosen: list[float]
+    margins: list[float]
+    counts: list[list[int]]
+    questions: int
+    own: tuple[float, float] | None
+
+    @property
+    def own_count(self) -> int | None:
+        if self.own is None:
+            return None
+        return self.counts[self.margins.index(self.own[1])][self.chosen.index(self.own[0])]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundData:
+    """One round after round 0. A field is None when its stage has not begun."""
+
+    number: int
+    questions: Tally | None
+    candidates: Tally | None
+    distinct_answers: int | None
+    judgments: Tally | None
+    pairs: int | None
+    histogram: Histogram | None
+    matrix: JudgeMatrix | None
+    yields: Yield | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """Everything the page shows except the gallery."""
+
+    name: str
+    manifest: dict[str, Any]
+    members: list[Member]
+    rounds: list[RoundData]
+    rounds_done: list[int]
+    pending: list[str]
+    seconds: dict[int, dict[str, float]]
+    exam: Exam | None
+
+
+def collect(run: Run) -> RunData:
+    """Read what `run` holds so far."""
+    manifest = run.manifest()
+    settings = manifest.get("settings", {})
+    path = run.folder / "summary.json"
+    entries = json.loads(path.read_text())["rounds"] if path.is_file() else []
+    numbers = [number for number in run.rounds() if number > 0]
+    # A round is whole if the summary has it, or if a later one has begun.
+    whole = {entry["round"] for entry in entries} | set(run.rounds()[:-1])
+    members = find_members(run, settings)
+    exam = read_exam(run, [member.name for member in members], whole)
+    has_exam = exam is not None or bool((settings.get("exam") or {}).get("path"))
+    expected = _expected(members, has_exam, "judge" in settings)
+    missing = {n: [] if n in whole else _missing(run, n, expected, exam) for n in numbers}
+    return RunData(
+        name=run.folder.resolve().name,
+        manifest=manifest,
+        members=members,
+        rounds=[_round(run, number, settings, members) for number in numbers],
+        rounds_done=[number for number in numbers if not missing[number]],
+        pending=_pending(missing, settings.get("rounds"), exam, has_exam),
+        seconds=_seconds(run, entries),
+        exam=exam,
+    )
+
+
+def scan(run: Run, number: int, stage: str) -> pl.LazyFrame | None:
+    """A stage's shards over all members as a lazy table; None when there are none."""
+    paths = sorted((run.round_folder(number) / stage).rglob("part-*.parquet"))
+    return pl.scan_parquet(paths, hive_partitioning=False) if paths else None
+
+
+def find_members(run: Run, settings: dict[str, Any]) -> list[Member]:
+    """The panel as the settings name it, or else whoever has an exam, an answer or weights."""
+    named = settings.get("members")
+    entries = (
+        [entry for entry in named if isinstance(entry, dict)] if isinstance(named, list) else []
+    )
+    if entries:
+        roles = ("answers", "judges", "learns")
+        return [Member(e["name"], *(bool(e.get(role, True)) for role in roles)) for e in entries]
+    seen: set[str] = set()
+    for number in run.rounds():
+        for stage in ("exam", "candidates", "members"):
+            seen |= _folders(run, number, stage)
+    return [Member(name, True, True, True) for name in sorted(seen)]
+
+
+def _folders(run: Run, number: int, stage: str) -> set[str]:
+    folder = run.round_folder(number) / stage
+    return (
+        {entry.name for entry in folder.iterdir() if entry.is_dir()} if folder.is_dir() else set()
+    )
+
+
+def _expected(members: list[Member], has_exam: bool, has_judges: bool) -> dict[str, list[str]]:
+    """A round's stages in order, each with the folders it has (one without a name for a table)."""
+    stages = {
+        "questions": [""],
+        "candidates": [member.name for member in members if member.answers],
+        "judgments": [member.name for member in members if member.judges],
+        "rewards": [""],
+        "pairs": [""],
+        "members": [member.name for member in members if member.learns],
+        "exam": [member.name for member in members],
+    }
+    absent = (() if has_exam else ("exam",)) + (() if has_judges else ("judgments", "rewards"))
+    return {name: folders for name, folders in stages.items() if name not in absent}
+
+
+def _missing(run: Run, number: int, expected: dict[str, list[str]], exam: Exam | None) -> list[str]:
+    """What a round still lacks. Stages run in order, so those before the last begun are whole."""
+    stages = list(expected)
+    begun = [name for name in stages if (run.round_folder(number) / name).is_dir()]
+    missing = []
+    for name in stages[stages.index(begun[-1]) :] if begun else stages:
+        if name == "members":
+            done = _trained(run, number)
+        elif name == "exam":
+            done = {member for n, member in exam.scores if n == number} if exam else set()
+        else:
+            done = {m for m in expected[name] if run.stage(number, name, m).is_done}
+        count, of = len(done.intersection(expected[name])), len(expected[name])
+        if count < of or not of:
+            begun_by = f" ({count} of {of} members done)" if expected[name] != [""] else " (begun)"
+            missing.append(STAGE_WORDS[name] + (begun_by if name in begun else ""))
+    return missing
+
+
+def _trained(run: Run, number: int) -> set[str]:
+    # A member with nothing to learn from keeps its weights: it has a log but no checkpoint.
+    logs = {
+        m
+        for m in _folders(run, number, "training-log")
+        if run.stage(number, "training-log", m).is_done
+    }
+    return logs | {name for name in _folders(run, number, "members") if name[0] != "."}
+
+
+def _pending(
+    missing: dict[int, list[str]], planned: Any, exam: Exam | None, has_exam: bool
+) -> list[str]:
+    """Sentences on what is still to come."""
+    lines = []
+    if has_exam and (exam is None or 0 not in exam.panel):
+        lines.append("Round 0: the exam before training is not finished yet.")
+    lines += [
+        f"Round {n}: not finished yet: {', '.join(what)}." for n, what in missing.items() if what
+    ]
+    last = max(missing, default=0)
+    if isinstance(planned, int) and last < planned:
+        rounds = f"Round {planned}" if last + 1 == planned else f"Rounds {last + 1} to {planned}"
+        lines.append(f"{rounds}: not begun yet.")
+    return lines
+
+
+def _seconds(run: Run, entries: list[dict[str, Any]]) -> dict[int, dict[str, float]]:
+    """Seconds per round and stage: the summary's, or the clock of a round it lacks."""
+    seconds: dict[int, dict[str, float]] = {}
+    for number in run.rounds():
+        clock = run.round_folder(number) / "seconds.json"
+        seconds[number] = json.loads(clock.read_text()) if clock.is_file() else {}
+    seconds |= {entry["round"]: entry["seconds"] for entry in entries}
+    return seconds
+
+
+def _round(run: Run, number: int, settings: dict[str, Any], members: list[Member]) -> RoundData:
+    tables = {name: scan(run, number, name) for name in SCHEMAS}
+    asked = run.stage(number, "questions").facts()
+    questions = _count(tables["questions"])
+    candidates, judgments = tables["candidates"], tables["judgments"]
+    rewards, pairs = tables["rewards"], tables["pairs"]
+    distinct = None
+    if candidates is not None:
+        texts = candidates.filter(pl.col("text").is_not_null())
+        distinct = int(
+            texts.select(pl.col("answer_id").n_unique()).collect(engine="streaming").item()
+        )
+    return RoundData(
+        number=number,
+        questions=None if questions is None else Tally(questions, asked.get("reasons", {})),
+        candidates=_tally(candidates, "text"),
+        distinct_answers=distinct,
+        judgments=_tally(judgments, "score"),
+        pairs=_count(pairs),
+        histogram=_histogram(rewards, pairs),
+        matrix=_matrix(candidates, judgments, members),
+        yields=_yields(rewards, settings.get("curate") or {}),
+    )
+
+
+def _count(table: pl.LazyFrame | None) -> int | None:
+    return None if table is None else int(table.select(pl.len()).collect(engine="streaming").item())
+
+
+def _tally(table: pl.LazyFrame | None, result: str) -> Tally | None:
+    if table is None:
+        return None
+    reason = pl.when(pl.col(result).is_null()).then(pl.col("reason").fill_null("no reason given"))
+    groups = table.group_by(reason.alias("reason")).agg(pl.len().alias("rows"))
+    rows = groups.sort("rows", "reason", descending=[True, False]).collect(engine="streaming")
+    good = int(rows.filter(pl.col("reason").is_null())["rows"].sum())
+    bad = rows.drop_nulls("reason")
+    reasons = dict(bad.head(MAX_REASONS).iter_rows())
+    # Reasons may quote file names, so their number has no bound.
+    if len(bad) > MAX_REASONS:
+        rest = bad["rows"][MAX_REASONS:]
+        reasons[f"{len(rest)} other reasons"] = int(rest.sum())
+    return Tally(good, reasons)
+
+
+def _bins(table: pl.LazyFrame | None, column: str) -> dict[int, int]:
+    if table is None:
+        return {}
+    # Rewards are means of steps like 0.04: without the nudge, 0.6 * 20 falls into bin 11.
+    bin_of = (pl.col(column) * BINS_PER_UNIT + 1e-6).floor().cast(pl.Int32)
+    groups = table.drop_nulls(column).group_by(bin_of.alias("bin")).agg(pl.len().alias("rows"))
+    return dict(groups.sort("bin").collect(engine="streaming").iter_rows())
+
+
+def _histogram(rewards: pl.LazyFrame | None, pairs: pl.LazyFrame | None) -> Histogram | None:
+    answers = _bins(rewards, "reward")
+    if not answers:
+        return None
+    return Histogram(answers, _bins(pairs, "chosen_reward"), _bins(pairs, "rejected_reward"))
+
+
+def _place(name: str, members: list[Member]) -> tuple[int, str]:
+    """Sorts names as the panel lists them, strangers last."""
+    names = [member.name for member in members]
+    return (names.index(name) if name in names else len(names)), name
+
+
+def _matrix(
+    candidates: pl.LazyFrame | None, judgments: pl.LazyFrame | None, members: list[Member]
+) -> JudgeMatrix | None:
+    if candidates is None or judgments is None:
+        return None
+    authors = candidates.select("answer_id", "author")
+    joined = (
+        judgments.select("answer_id", "judge", "score").drop_nulls().join(authors, on="answer_id")
+    )
+    groups = joined.group_by("judge", "author").agg(pl.col("score").mean())
+    means = {
+        (judge, author): mean
+        for judge, author, mean in groups.collect(engine="streaming").iter_rows()
+    }
+    if not means:
+        return None
+    judges = sorted({judge for judge, _ in means}, key=lambda name: _place(name, members))
+    names = sorted({author for _, author in means}, key=lambda name: _place(name, members))
+    return JudgeMatrix(judges, names, [[means.get((j, a)) for a in names] for j in judges])
+
+
+def _yields(rewards: pl.LazyFrame | None, curate: dict[str, Any]) -> Yield | None:
+    if rewards is None:
+        return None
+    own = None
+    if {"min_chosen_reward", "min_margin"} <= curate.keys():
+        own = (float(curate["min_chosen_reward"]), float(curate["min_margin"]))
+    chosen = sorted({*CHOSEN_LEVELS, *(own[:1] if own else ())})
+    margins = sorted({*MARGIN_LEVELS, *(own[1:] if own else ())})
+    # As in curate: rounded rewards, thresholds met but for the last bits, and a tie is no pair.
+    reward = pl.col("reward").round(9)
+    per_question = rewards.group_by("question_id").agg(
+        reward.max().alias("best"), (reward.max() - reward.min()).alias("margin")
+    )
+    meets = [
+        (pl.col("best") >= c - 1e-9) & (pl.col("margin") >= m - 1e-9) & (pl.col("margin") > 0)
+        for m in margins
+        for c in chosen
+    ]
+    sums = [condition.sum().alias(str(i)) for i, condition in enumerate(meets)]
+    row = per_question.select(pl.len().alias("questions"), *sums).collect(engine="streaming").row(0)
+    counts = [list(row[1 + i * len(chosen) :][: len(chosen)]) for i in range(len(margins))]
+    return Yield(chosen, margins, counts, row[0], own) if row[0] else None

@@ -1,0 +1,173 @@
+"""The gallery's cards: a bounded, even sample of a round's preference pairs with all they need."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from peeralign.images.load import BrokenImage, open_image
+from peeralign.report.collect import scan
+from peeralign.store.run import Run
+
+PAIRS_PER_ROUND = 24
+THUMBNAIL_PX = 256
+# Up to this size an image is enlarged by whole pixels, since smoothing would only blur it.
+TINY_PX = 80
+MAX_PNG_BYTES = 24_000
+LONG_TEXT = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One judge's score of an answer, or the reason there is none."""
+
+    judge: str
+    score: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One side of a pair. `authors` maps each author to the number of draws with this answer."""
+
+    text: str
+    reward: float
+    authors: dict[str, int]
+    verdicts: list[Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One preference pair. Without an image, `image_problem` says why."""
+
+    round: int
+    pair_id: str
+    question: str
+    category: str
+    image_url: str | None
+    image_is_tiny: bool
+    image_problem: str | None
+    chosen: Answer
+    rejected: Answer
+
+    @property
+    def is_long(self) -> bool:
+        """Whether its answers need a full line each on a narrow screen."""
+        return max(len(self.chosen.text), len(self.rejected.text)) > LONG_TEXT
+
+    @property
+    def authors(self) -> list[str]:
+        return sorted(self.chosen.authors.keys() | self.rejected.authors.keys())
+
+
+def collect_gallery(run: Run, number: int) -> list[Card]:
+    """Up to PAIRS_PER_ROUND cards of a round: every n-th pair in the order of their ids.
+
+    Ids are hashes, so their order has nothing to do with how a pair turned out.
+    """
+    table = scan(run, number, "pairs")
+    if table is None:
+        return []
+    ids = table.select("id").unique().sort("id").collect(engine="streaming")["id"]
+    count = min(PAIRS_PER_ROUND, len(ids))
+    picked = [ids[i * len(ids) // count] for i in range(count)]
+    pairs = table.filter(pl.col("id").is_in(picked)).unique("id").sort("id").collect()
+    answer_ids = [*pairs["chosen_answer_id"], *pairs["rejected_answer_id"]]
+    questions = _questions(run, number, pairs["question_id"].to_list())
+    authors = _authors(run, number, answer_ids)
+    verdicts = _verdicts(run, number, answer_ids)
+    return [
+        _card(number, pair, questions.get(pair["question_id"], {}), authors, verdicts)
+        for pair in pairs.iter_rows(named=True)
+    ]
+
+
+def _card(
+    number: int,
+    pair: dict[str, Any],
+    question: dict[str, Any],
+    authors: dict[str, dict[str, int]],
+    verdicts: dict[str, list[Verdict]],
+) -> Card:
+    def answer(side: str) -> Answer:
+        answer_id = pair[f"{side}_answer_id"]
+        return Answer(
+            text=pair[side],
+            reward=pair[f"{side}_reward"],
+            authors=authors.get(answer_id, {}),
+            verdicts=verdicts.get(answer_id, []),
+        )
+
+    url, tiny, problem = thumbnail(question.get("image"))
+    return Card(
+        round=number,
+        pair_id=pair["id"],
+        question=question.get("text") or "(the question is not in this folder)",
+        category=question.get("category") or "no category",
+        image_url=url,
+        image_is_tiny=tiny,
+        image_problem=problem,
+        chosen=answer("chosen"),
+        rejected=answer("rejected"),
+    )
+
+
+def _questions(run: Run, number: int, ids: list[str]) -> dict[str, dict[str, Any]]:
+    table = scan(run, number, "questions")
+    if table is None:
+        return {}
+    rows = table.filter(pl.col("id").is_in(ids)).collect(engine="streaming")
+    return {row["id"]: row for row in rows.iter_rows(named=True)}
+
+
+def _authors(run: Run, number: int, answer_ids: list[str]) -> dict[str, dict[str, int]]:
+    table = scan(run, number, "candidates")
+    if table is None:
+        return {}
+    written = table.filter(pl.col("answer_id").is_in(answer_ids) & pl.col("text").is_not_null())
+    draws = written.group_by("answer_id", "author").agg(pl.len().alias("draws"))
+    authors: dict[str, dict[str, int]] = {}
+    for answer_id, author, count in draws.sort("answer_id", "author").collect().iter_rows():
+        authors.setdefault(answer_id, {})[author] = count
+    return authors
+
+
+def _verdicts(run: Run, number: int, answer_ids: list[str]) -> dict[str, list[Verdict]]:
+    table = scan(run, number, "judgments")
+    if table is None:
+        return {}
+    judges = table.select("judge").unique().sort("judge").collect(engine="streaming")["judge"]
+    rows = table.filter(pl.col("answer_id").is_in(answer_ids)).select(
+        "answer_id", "judge", "score", "reason"
+    )
+    given = {
+        (answer_id, judge): Verdict(judge, score, None if score is not None else reason)
+        for answer_id, judge, score, reason in rows.collect(engine="streaming").iter_rows()
+    }
+    absent = "no judgment"
+    return {
+        answer_id: [given.get((answer_id, j), Verdict(j, None, absent)) for j in judges]
+        for answer_id in set(answer_ids)
+    }
+
+
+def thumbnail(image: dict[str, Any] | None) -> tuple[str | None, bool, str | None]:
+    """A data: URL of at most THUMBNAIL_PX a side, whether it is tiny, and what went wrong."""
+    if not image or not (image.get("bytes") or image.get("path")):
+        return None, False, "no image is stored with this question"
+    try:
+        picture = open_image(image)
+    except BrokenImage as error:
+        return None, False, str(error)
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    kind, data = "png", io.BytesIO()
+    picture.save(data, "PNG", optimize=True)
+    if len(data.getvalue()) > MAX_PNG_BYTES:
+        kind, data = "jpeg", io.BytesIO()
+        picture.save(data, "JPEG", quality=85, optimize=True)
+    text = base64.b64encode(data.getvalue()).decode()
+    return f"data:image/{kind};base64,{text}", max(picture.size) <= TINY_PX, None

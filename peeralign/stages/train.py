@@ -1,0 +1,151 @@
+"""Train: every learner learns from the same pairs, whoever wrote them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from peeralign.chat import ChatFormat
+from peeralign.panel import Member
+from peeralign.progress import Reporter
+from peeralign.records import seed_of
+from peeralign.store.demonstrations import read_demonstrations
+from peeralign.store.run import Run
+from peeralign.training.config import TrainConfig
+
+
+def pair_rows(questions: pl.DataFrame, pairs: pl.DataFrame, anchors: pl.DataFrame) -> pl.DataFrame:
+    """What is learnt, joined to what was asked: (id, question, image, chosen, rejected).
+
+    `rejected` is null for anchors, of which only the chosen answer is learnt.
+    """
+    learnt = pl.concat(
+        [
+            pairs.select("question_id", "chosen", "rejected"),
+            anchors.select("question_id", chosen="text", rejected=pl.lit(None, pl.String)),
+        ]
+    )
+    return learnt.join(
+        questions.select("id", "image", question="text"),
+        left_on="question_id",
+        right_on="id",
+        maintain_order="left",
+    )
+
+
+def training_order(
+    num_rows: int, num_replay: int, epochs: int, replay_share: float, seed: int
+) -> np.ndarray:
+    """The sequence of row numbers to train on; numbers from `num_rows` on mean replay rows.
+
+    Every epoch visits each row once in a new order; replay rows, drawn without return until used
+    up, are spread evenly between them so that they make up `replay_share` of all.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.concatenate([rng.permutation(num_rows) for _ in range(epochs)])
+    if not (replay_share and num_replay):
+        return rows
+    num_extra = round(len(rows) * replay_share / (1 - replay_share))
+    passes = -(-num_extra // num_replay)
+    extra = np.concatenate([rng.permutation(num_replay) for _ in range(passes)])[:num_extra]
+    places = (
+        np.linspace(0, 1, len(rows), endpoint=False),
+        np.linspace(0, 1, num_extra, endpoint=False),
+    )
+    order = np.argsort(np.concatenate(places), kind="stable")
+    return np.concatenate([rows, num_rows + extra])[order]
+
+
+def train_member(
+    run: Run,
+    round_number: int,
+    member: Member,
+    rows: pl.DataFrame,
+    config: TrainConfig,
+    seed: int,
+    reporter: Reporter,
+) -> Path:
+    """Train one learner on `rows` (see `pair_rows`); returns its new checkpoint.
+
+    With nothing to learn from, the member keeps its weights.
+    """
+    from transformers import AutoProcessor
+
+    from peeralign.training.fit import fit
+    from peeralign.training.trainer import Objective, TreeSequence
+
+    final = run.checkpoint(round_number, member.name)
+    stage = run.stage(round_number, "training-log", member.name)
+    if stage.is_done and final.is_dir():
+        return final
+    if rows.is_empty():
+        stage.finish(rows=0)
+        return Path(member.checkpoint())
+    chat = ChatFormat(
+        AutoProcessor.from_pretrained(
+            member.checkpoint(), trust_remote_code=member.trust_remote_code
+        )
+    )
+    replay = None
+    if config.replay_share and member.replay:
+        replay = read_demonstrations(member.replay, one_exchange_a_row=not chat.image_first)
+    get = _tree_getter(chat, rows, replay, with_rejected=config.objective != "sft")
+    item_seed = seed_of("train", seed, round_number, member.name)
+    order = training_order(
+        len(rows),
+        0 if replay is None else len(replay),
+        config.epochs,
+        config.replay_share,
+        item_seed,
+    )
+    metrics = fit(
+        member.checkpoint(),
+        TreeSequence(get, order.tolist()),
+        config,
+        Objective(config.objective, config.beta, config.gamma_beta_ratio, config.nll_weight),
+        config.learning_rate * config.learning_rate_decay ** (round_number - 1),
+        run.scratch(round_number, member.name),
+        final,
+        item_seed,
+        reporter,
+        f"{member.name} learns",
+        member.device,
+        member.trust_remote_code,
+    )
+    stage.finish(rows=len(rows), **metrics)
+    return final
+
+
+def _tree_getter(
+    chat: ChatFormat, rows: pl.DataFrame, replay: pl.DataFrame | None, with_rejected: bool
+) -> Any:
+    from peeralign.training.tree import Branch, Tree
+
+    def get(index: int) -> Tree:
+        if index >= len(rows):
+            assert replay is not None
+            return demonstration_tree(chat, replay.row(index - len(rows), named=True))
+        row = rows.row(index, named=True)
+        branches = [Branch("", row["chosen"], "chosen")]
+        if with_rejected and row["rejected"] is not None:
+            branches.append(Branch("", row["rejected"], "rejected"))
+        return Tree(row["image"], chat.prompt(row["question"]), tuple(branches))
+
+    return get
+
+
+def demonstration_tree(chat: ChatFormat, row: dict[str, Any]) -> Any:
+    """A demonstration as a tree: the image is shared, every exchange is a branch.
+
+    Where the chat template puts the text before the image, give one exchange a row.
+    """
+    from peeralign.training.tree import Branch, Tree
+
+    shared, branches = "", []
+    for exchange in row["exchanges"]:
+        shared, rest = chat.split_prompt(exchange["prompt"])
+        branches.append(Branch(rest, exchange["response"], "demonstration"))
+    return Tree(row["image"], shared, tuple(branches))
