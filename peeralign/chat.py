@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jinja2 import TemplateError
+
 from peeralign.errors import PeeralignError
 
 _IMAGE_SLOT = "\x00text\x00"
@@ -59,7 +61,13 @@ class ChatFormat:
         message = [
             {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": _IMAGE_SLOT}]}
         ]
-        rendered = processor.apply_chat_template(message, add_generation_prompt=True)
+        try:
+            rendered = processor.apply_chat_template(message, add_generation_prompt=True)
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            raise PeeralignError(
+                f"the chat template of {type(processor).__name__} fails on a user's image and text "
+                f"({error}); use the template its model card shows"
+            ) from error
         if rendered.count(_IMAGE_SLOT) != 1 or self.image_token not in rendered:
             raise PeeralignError(
                 f"the chat template of {type(processor).__name__} drops the image or the text of a "
@@ -91,8 +99,12 @@ class ChatFormat:
         return self.tokenizer(escaped, add_special_tokens=False)["input_ids"]
 
     def prompt_ids(self, text: str) -> list[int]:
-        """Token ids of prompt text that the template wrote (its control strings count)."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        """Token ids of prompt text behind the image (the template's control strings count).
+
+        Some tokenizers treat the start of a text apart, so the text is put where it will stand.
+        """
+        ids = self.tokenizer(self.image_token + text, add_special_tokens=False)["input_ids"]
+        return ids[ids.index(self.tokenizer.convert_tokens_to_ids(self.image_token)) + 1 :]
 
     def response_ids(self, text: str) -> list[int]:
         """Token ids of a reply in training: its text, then end of turn."""

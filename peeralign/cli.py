@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from peeralign.config import build, commented_defaults, override, read_toml
 from peeralign.errors import PeeralignError, nearest
@@ -56,7 +57,7 @@ def _recipe(name: str) -> ModuleType:
         return module
     if name not in RECIPES:
         raise PeeralignError(
-            f"no recipe named '{name}'{nearest(name, RECIPES)}; there are {', '.join(RECIPES)}"
+            f"no recipe named '{name}', there are {', '.join(RECIPES)}{nearest(name, RECIPES)}"
         )
     return importlib.import_module(f"peeralign.recipes.{name}")
 
@@ -241,13 +242,13 @@ def guarded(command: Callable[[], None]) -> int:
     try:
         command()
     except PeeralignError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"[red]error:[/red] {str(error).replace('[', chr(92) + '[')}", highlight=False
-        )
+        sentence = Text.assemble(("error:", "red"), " ", str(error))
+        Console(stderr=True, soft_wrap=True).print(sentence)
         return 2
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the same command again goes on from here")
-        return 130
+    except SystemExit as stop:
+        if stop.code == 130:
+            Console(stderr=True).print("stopped; the same command again goes on from here")
+        raise
     return 0
 
 

@@ -85,3 +85,21 @@ def check_panel(members: tuple[Member, ...]) -> None:
             raise PeeralignError(
                 f"no member {role}; set {role} = true for at least one entry of [[members]]"
             )
+
+
+def check_local_folder(model: str) -> None:
+    """Raise PeeralignError if `model` means a local folder that holds no checkpoint.
+
+    A path that does not exist would be looked up on the hub, and fail there with a long story.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise PeeralignError(
+                f"the member folder {model} holds no model (no config.json); give the folder of "
+                "a transformers checkpoint"
+            )
+        return
+    looks_local = folder.is_absolute() or model.startswith(".") or model.count("/") != 1
+    if looks_local or folder.parent.is_dir():
+        raise PeeralignError(f"no member at {model}: the folder does not exist")

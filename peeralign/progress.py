@@ -29,6 +29,11 @@ class Reporter:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console
 
+    @classmethod
+    def to_terminal(cls) -> Reporter:
+        """A reporter that draws on standard output."""
+        return cls(Console(soft_wrap=True))
+
     @contextmanager
     def bar(self, label: str, total: int, done: int = 0) -> Iterator[Tick]:
         """A bar over `total` units, of which `done` were there before (a resumed stage)."""

@@ -90,11 +90,15 @@ class Judgment:
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """The judges' scores of one distinct answer, merged. `reward` is None if nobody scored it."""
+    """The judges' scores of one distinct answer, merged. `reward` is None if nobody scored it.
+
+    `num_draws` says how many candidates gave this answer.
+    """
 
     question_id: str
     answer_id: str
     text: str
+    num_draws: int
     reward: float | None
     variance: float | None
     num_judges: int
@@ -160,6 +164,7 @@ REWARD_SCHEMA = pl.Schema(
         "question_id": pl.String,
         "answer_id": pl.String,
         "text": pl.String,
+        "num_draws": pl.Int32,
         "reward": pl.Float64,
         "variance": pl.Float64,
         "num_judges": pl.Int32,

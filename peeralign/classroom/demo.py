@@ -12,7 +12,7 @@ import polars as pl
 from peeralign.classroom.lessons import lessons
 from peeralign.classroom.peers import PEERS
 from peeralign.classroom.skills import SKILLS, draw_item
-from peeralign.classroom.world import render
+from peeralign.classroom.world import Scene, render
 from peeralign.config import read_toml
 from peeralign.evals.exam import EXAM_FILE_SCHEMA
 from peeralign.records import IMAGE_DTYPE, make_id, seed_of
@@ -21,6 +21,14 @@ from peeralign.store.run import write_table
 EXAM_QUESTIONS_PER_SKILL = 120
 POOL_QUESTIONS = 5400
 REPLAY_IMAGES = 3000
+# In this share of the pool and of the exam, objects lie further off their cells' centres than in
+# any lesson: the world is a little harder than the school.
+UNSTEADY_SHARE = 0.3
+
+
+def _draw(scene: Scene, rng: np.random.Generator, unseen_hands: bool) -> bytes:
+    unsteady = rng.random() < UNSTEADY_SHARE
+    return render(scene, rng, unseen_hands, jitter_px=2 if unsteady else 1)
 
 
 def draw_exam(seed: int, per_skill: int = EXAM_QUESTIONS_PER_SKILL) -> pl.DataFrame:
@@ -33,7 +41,7 @@ def draw_exam(seed: int, per_skill: int = EXAM_QUESTIONS_PER_SKILL) -> pl.DataFr
             rows.append(
                 {
                     "id": make_id("exam", seed, skill, index),
-                    "image": {"bytes": render(scene, rng, unseen_hands=True), "path": None},
+                    "image": {"bytes": _draw(scene, rng, unseen_hands=True), "path": None},
                     "text": item.question,
                     "answer": item.answer,
                     "skill": skill,
@@ -54,7 +62,7 @@ def draw_pool(seed: int, num_questions: int = POOL_QUESTIONS) -> pl.DataFrame:
         rows.append(
             {
                 "id": make_id("pool", seed, index),
-                "image": {"bytes": render(scene, rng), "path": None},
+                "image": {"bytes": _draw(scene, rng, unseen_hands=False), "path": None},
                 "question": item.question,
                 "category": SKILLS[skill].category,
             }
@@ -68,7 +76,7 @@ def write_classroom(folder: Path, seed: int, exam_seed: int) -> None:
     tables = {"pool": lambda: draw_pool(seed), "exam": lambda: draw_exam(exam_seed)}
     for name, (_, weak) in PEERS.items():
         tables[f"replay-{name}"] = lambda weak=weak: lessons(
-            REPLAY_SEED, REPLAY_IMAGES, weak, num_questions=1, num_verdicts=1, caption=False
+            REPLAY_SEED, REPLAY_IMAGES, weak, num_questions=2, num_verdicts=1, caption=False
         )
     for name, draw in tables.items():
         path = folder / f"{name}.parquet"

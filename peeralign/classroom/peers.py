@@ -175,6 +175,6 @@ def shipped_peer(name: str) -> Path:
     folder = Path(str(resources.files("peeralign.classroom"))) / "weights" / name
     if name not in PEERS or not folder.is_dir():
         raise PeeralignError(
-            f"no classroom peer named '{name}'{nearest(name, PEERS)}; there are {', '.join(PEERS)}"
+            f"no classroom peer named '{name}', there are {', '.join(PEERS)}{nearest(name, PEERS)}"
         )
     return folder

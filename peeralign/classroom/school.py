@@ -48,8 +48,8 @@ def build_peers(out: Path, names: list[str], reporter: Reporter) -> None:
     for name in names or list(PEERS):
         if name not in PEERS:
             raise PeeralignError(
-                f"no classroom peer named '{name}'{nearest(name, PEERS)}; "
-                f"there are {', '.join(PEERS)}"
+                f"no classroom peer named '{name}', there are {', '.join(PEERS)}"
+                f"{nearest(name, PEERS)}"
             )
         start = time.perf_counter()
         _build_peer(out, name, reporter)

@@ -143,8 +143,10 @@ def _shape_mask(shape: str) -> np.ndarray:
     return (thin & (abs(x) <= radius) & (abs(y) <= radius)).astype(np.float32)
 
 
-def render(scene: Scene, rng: np.random.Generator, unseen_hands: bool = False) -> bytes:
-    """Draw the scene as PNG bytes, each object shifted by up to one pixel, with pixel noise."""
+def render(
+    scene: Scene, rng: np.random.Generator, unseen_hands: bool = False, jitter_px: int = 1
+) -> bytes:
+    """Draw the scene as PNG bytes, objects shifted by up to `jitter_px`, with pixel noise."""
     canvas = np.full((IMAGE_PX, IMAGE_PX, 3), 24.0, dtype=np.float32)
     for place, cell in enumerate(scene.cells):
         if cell.shape is None and cell.digit is None:
@@ -154,7 +156,9 @@ def render(scene: Scene, rng: np.random.Generator, unseen_hands: bool = False) -
             colour = (245.0, 245.0, 245.0)
         else:
             mask, colour = _shape_mask(str(cell.shape)), COLOURS[str(cell.colour)]
-        mask = np.roll(mask, tuple(rng.integers(-1, 2, size=2)), axis=(0, 1))[..., None]
+        mask = np.roll(mask, tuple(rng.integers(-jitter_px, jitter_px + 1, size=2)), axis=(0, 1))[
+            ..., None
+        ]
         top, left = CELL_PX * (place // GRID), CELL_PX * (place % GRID)
         box = canvas[top : top + CELL_PX, left : left + CELL_PX]
         box[:] = box * (1 - mask) + np.array(colour, dtype=np.float32) * mask

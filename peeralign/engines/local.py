@@ -12,11 +12,11 @@ from __future__ import annotations
 import gc
 import inspect
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from peeralign.chat import ChatFormat
@@ -24,6 +24,7 @@ from peeralign.engines.base import AnswerRequest, Draw, JudgeRequest, Readout, S
 from peeralign.errors import PeeralignError
 from peeralign.judging.rubric import Rubric
 from peeralign.judging.verdict import Verdict, parse_verdict
+from peeralign.panel import check_local_folder
 
 MAX_VERDICT_TOKENS = 128
 
@@ -47,17 +48,7 @@ def load_checkpoint(
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    folder = Path(model)
-    # A path that does not exist would be looked up on the hub, and fail there with a long story.
-    if not folder.is_dir() and (
-        folder.is_absolute() or model.startswith(".") or model.count("/") != 1
-    ):
-        raise PeeralignError(f"no member at {model}: the folder does not exist")
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise PeeralignError(
-            f"the member folder {model} holds no model (no config.json); give the folder of a "
-            "transformers checkpoint"
-        )
+    check_local_folder(model)
     if dtype == "auto":
         dtype = "float32" if device.type == "cpu" else "bfloat16"
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
@@ -73,13 +64,23 @@ def load_checkpoint(
             "give a vision-language checkpoint with its preprocessor_config.json"
         )
     try:
-        network = AutoModelForImageTextToText.from_pretrained(
-            model, dtype=getattr(torch, dtype), use_safetensors=True, **options
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            model,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise PeeralignError(f"member {model} does not load: {_short(error)}") from error
-    network.to(device)  # type: ignore[arg-type]  # the stubs of transformers hide nn.Module's
-    return network.eval(), processor
+    network, report = loaded
+    if report["missing_keys"]:
+        # transformers fills them with random numbers and only warns.
+        raise PeeralignError(
+            f"member {model} is incomplete: its weights lack {min(report['missing_keys'])} and "
+            f"{len(report['missing_keys']) - 1} others; copy the checkpoint again"
+        )
+    return network.to(device).eval(), processor
 
 
 def _short(error: Exception) -> str:

@@ -49,7 +49,19 @@ def read_exam(path: str) -> pl.DataFrame:
             )
     if table.is_empty():
         raise PeeralignError(f"the exam {path} holds no questions")
-    return table.select(EXAM_FILE_SCHEMA.names()).cast(EXAM_FILE_SCHEMA)
+    for column, dtype in EXAM_FILE_SCHEMA.items():
+        try:
+            table = table.with_columns(pl.col(column).cast(dtype))
+        except pl.exceptions.PolarsError as error:
+            raise PeeralignError(
+                f"the exam {path} has a column '{column}' of type {table.schema[column]}; "
+                f"it must be {dtype}"
+            ) from error
+        if table[column].null_count():
+            raise PeeralignError(f"the exam {path} has empty fields in its column '{column}'")
+    if table["id"].n_unique() < len(table):
+        raise PeeralignError(f"the exam {path} has two questions with one id; make each id unique")
+    return table.select(EXAM_FILE_SCHEMA.names())
 
 
 def sit_exam(

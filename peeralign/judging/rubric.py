@@ -6,8 +6,9 @@ import json
 import tomllib
 from importlib import resources
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from peeralign.errors import PeeralignError, nearest
 from peeralign.records import make_id
@@ -22,6 +23,15 @@ class Rubric(BaseModel):
     axes: list[str]
     scale: tuple[int, int]
     prompt: str
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        names = [axis.casefold() for axis in self.axes]
+        if not names or len(set(names)) < len(names):
+            raise ValueError("axes: give at least one, each by a name of its own")
+        if not 0 <= self.scale[0] < self.scale[1]:
+            raise ValueError("scale: give two whole numbers, the lower first")
+        return self
 
     @property
     def labels(self) -> list[int]:
@@ -63,18 +73,22 @@ def load_rubric(name: str) -> Rubric:
         path = Path(name)
         if not path.is_file():
             raise PeeralignError(f"no rubric file at {path}; give the path of a rubric's TOML file")
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     elif name in shipped_rubrics():
-        text = (resources.files("peeralign.judging") / "rubrics" / f"{name}.toml").read_text()
+        data = (resources.files("peeralign.judging") / "rubrics" / f"{name}.toml").read_bytes()
     else:
         raise PeeralignError(
-            f"no rubric named '{name}'{nearest(name, shipped_rubrics())}; "
-            f"shipped: {', '.join(shipped_rubrics())}, or give the path of a TOML file"
+            f"no rubric named '{name}'; give the path of a TOML file, or one of "
+            f"{', '.join(shipped_rubrics())}{nearest(name, shipped_rubrics())}"
         )
     try:
-        rubric = Rubric(**tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise PeeralignError(f"rubric '{name}' cannot be read: {error}") from error
+        rubric = Rubric(**tomllib.loads(data.decode()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PeeralignError(f"rubric '{name}' is not valid TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PeeralignError(f"rubric '{name}': '{where}': {first['msg']}") from error
     missing = [key for key in ("{question}", "{answer}") if key not in rubric.prompt]
     if missing:
         raise PeeralignError(

@@ -19,13 +19,22 @@ class Verdict:
     label_mass: float | None = None
 
 
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Keys in any case; a key given twice has all its values, which no scale holds."""
+    folded: dict[str, object] = {}
+    for key, value in pairs:
+        name = key.casefold()
+        folded[name] = (folded[name], value) if name in folded else value
+    return folded
+
+
 def _objects(text: str) -> Iterator[dict[str, object]]:
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=_object)
     at = text.find("{")
     while at >= 0:
         try:
             value, end = decoder.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # ValueError: also a number of too many digits
             end = at + 1
         else:
             if isinstance(value, dict):
@@ -37,7 +46,8 @@ def _axis(value: object, rubric: Rubric) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     low, high = rubric.scale
-    return float(value) if value == int(value) and low <= value <= high else None
+    # In this order: NaN and infinity are on no scale, and have no whole number.
+    return float(value) if low <= value <= high and value == int(value) else None
 
 
 def parse_verdict(raw: str, rubric: Rubric) -> Verdict:
@@ -50,16 +60,15 @@ def parse_verdict(raw: str, rubric: Rubric) -> Verdict:
     found: list[list[float]] = []
     reason = "no JSON object in the reply"
     for value in _objects(raw):
-        folded = {str(key).casefold(): item for key, item in value.items()}
-        missing = [axis for axis in wanted if axis not in folded]
+        missing = [axis for axis in wanted if axis not in value]
         if missing:
             reason = f"the reply has no score for {missing[0]}"
             continue
         axes: list[float] = []
         for axis in wanted:
-            score = _axis(folded[axis], rubric)
+            score = _axis(value[axis], rubric)
             if score is None:
-                shown = str(folded[axis])[:40]
+                shown = str(value[axis])[:40]
                 low, high = rubric.scale
                 reason = f"{axis} is {shown}, not a whole number from {low} to {high}"
                 break

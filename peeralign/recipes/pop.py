@@ -23,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from peeralign.engines.base import Engine
 from peeralign.errors import PeeralignError
 from peeralign.evals.exam import read_exam, sit_exam, skill_scores
-from peeralign.panel import Member, Panel, check_panel
+from peeralign.judging.rubric import load_rubric
+from peeralign.panel import Member, Panel, check_local_folder, check_panel
 from peeralign.progress import Reporter
 from peeralign.records import (
     CANDIDATE_SCHEMA,
@@ -49,7 +50,7 @@ class ExamConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     path: str | None = None
-    """Parquet file with columns id, image, text, answer, skill, category; None sits no exam."""
+    """Parquet file with columns id, image, text, answer, skill, category; left out, no exam."""
     max_new_tokens: int = Field(default=64, ge=1)
     """Longest exam answer, in tokens."""
 
@@ -95,6 +96,10 @@ def run(config: PopConfig, out: Path | str, reporter: Reporter | None = None) ->
     Raises PeeralignError for settings, pools, members or folders that cannot be used.
     """
     check_panel(config.members)
+    # Before the folder is made: a corrected mistake must not look like other settings.
+    load_rubric(config.judge.rubric)
+    for member in config.members:
+        check_local_folder(member.checkpoint())
     state = Run.open(Path(out), "pop", config.model_dump(mode="json"), config.seed)
     loop = _Loop(config, state, reporter or Reporter())
     panel = Panel(config.members)

@@ -183,7 +183,7 @@ def select_rows(
     run = Run.existing(folder)
     if table not in SCHEMAS:
         raise PeeralignError(
-            f"no table named '{table}'{nearest(table, SCHEMAS)}; there are {', '.join(SCHEMAS)}"
+            f"no table named '{table}', there are {', '.join(SCHEMAS)}{nearest(table, SCHEMAS)}"
         )
     if unscored and table not in RESULT:
         raise PeeralignError(
@@ -236,8 +236,8 @@ def _check_member(run: Run, rounds: list[int], member: str) -> None:
             known += [folder.name for folder in folders]
     if member not in known:
         raise PeeralignError(
-            f"no member named '{member}'{nearest(member, known)}; "
-            f"there are {', '.join(dict.fromkeys(known))}"
+            f"no member named '{member}', there are {', '.join(dict.fromkeys(known))}"
+            f"{nearest(member, known)}"
         )
 
 
@@ -246,8 +246,8 @@ def _check_category(run: Run, rounds: list[int], category: str) -> None:
     known = pl.concat(columns).unique().collect()["category"].drop_nulls().sort().to_list()
     if known and category not in known:
         raise PeeralignError(
-            f"no category named '{category}'{nearest(category, known)}; "
-            f"there are {', '.join(known)}"
+            f"no category named '{category}', there are {', '.join(known)}"
+            f"{nearest(category, known)}"
         )
 
 

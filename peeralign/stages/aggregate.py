@@ -57,7 +57,7 @@ def aggregate(
             pl.col("reward").mean(), pl.col("variance").mean(), pl.col("num_judges").max()
         )
     answers = usable.group_by("question_id", "answer_id", maintain_order=True).agg(
-        pl.col("text").first()
+        pl.col("text").first(), pl.len().cast(pl.Int32).alias("num_draws")
     )
     return (
         answers.join(merged, on="answer_id", how="left", maintain_order="left")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import polars as pl
 
@@ -40,6 +40,8 @@ def fill_stage(
     starts = range(0, len(questions), block_size)
     missing = [start for start in starts if not stage.has_shard(start // block_size)]
     if not missing:
+        if not stage.is_done:
+            stage.finish(questions=len(questions))
         return
     ready = len(questions) - sum(min(block_size, len(questions) - start) for start in missing)
     with ExitStack() as stack:
@@ -60,12 +62,12 @@ def each_apart(
 ) -> list[Out]:
     """`call` on all requests at once; if that fails, one by one, so only the culprit is lost.
 
-    Running out of memory is not an item's fault and is raised.
+    Running out of memory or a dead device is not an item's fault and is raised.
     """
     try:
         return call(requests)
     except ITEM_ERRORS as error:
-        if _is_out_of_memory(error):
+        if _is_fatal(error):
             raise
         log.warning("a batch of %d failed (%s); trying its items apart", len(requests), error)
     results: list[Out] = []
@@ -73,11 +75,16 @@ def each_apart(
         try:
             results += call([request])
         except ITEM_ERRORS as error:
-            if _is_out_of_memory(error):
+            if _is_fatal(error):
                 raise
             results.append(broken(f"{type(error).__name__}: {str(error)[:200]}"))
     return results
 
 
-def _is_out_of_memory(error: Any) -> bool:
-    return isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
+# After these, other items fail too: no memory is left, or the device has stopped working.
+_FATAL = ("out of memory", "can't allocate memory", "not enough memory", "cuda error", "hip error")
+
+
+def _is_fatal(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _FATAL)

@@ -46,9 +46,9 @@ def training_order(
     """
     rng = np.random.default_rng(seed)
     rows = np.concatenate([rng.permutation(num_rows) for _ in range(epochs)])
-    if not (replay_share and num_replay):
+    num_extra = round(len(rows) * replay_share / (1 - replay_share)) if num_replay else 0
+    if not num_extra:
         return rows
-    num_extra = round(len(rows) * replay_share / (1 - replay_share))
     passes = -(-num_extra // num_replay)
     extra = np.concatenate([rng.permutation(num_replay) for _ in range(passes)])[:num_extra]
     places = (

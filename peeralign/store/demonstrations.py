@@ -37,11 +37,24 @@ def read_demonstrations(path: str, one_exchange_a_row: bool = False) -> pl.DataF
         )
     if table.is_empty():
         raise PeeralignError(f"{path} holds no instruction data")
+    if table["image"].null_count():
+        raise PeeralignError(f"{path} has rows without an image")
     table = _with_ids(_with_image_structs(table, file.parent))
     if "exchanges" not in table.columns:
         exchange = pl.struct("prompt", "response")
         table = table.with_columns(pl.concat_list(exchange).alias("exchanges"))
-    table = table.select(DEMONSTRATION_SCHEMA.names()).cast(DEMONSTRATION_SCHEMA)
+    table = table.select(DEMONSTRATION_SCHEMA.names())
+    try:
+        table = table.cast(DEMONSTRATION_SCHEMA)
+    except pl.exceptions.PolarsError as error:
+        raise PeeralignError(
+            f"{path} is not instruction data: 'image' must be a path or {{bytes, path}}, "
+            "'exchanges' a list of {prompt, response}"
+        ) from error
+    taught = table["exchanges"].explode().struct.unnest()
+    nothing = (table["exchanges"].list.len().fill_null(0) == 0).any()
+    if nothing or taught["prompt"].null_count() or taught["response"].null_count():
+        raise PeeralignError(f"{path} has rows without a prompt or without a response")
     if one_exchange_a_row:
         table = table.explode("exchanges").with_columns(pl.concat_list("exchanges"))
     return table

@@ -180,7 +180,8 @@ class Run:
 
     def rounds(self) -> list[int]:
         """Numbers of the rounds that have a folder, in order."""
-        return sorted(int(path.name.split("-")[1]) for path in self.folder.glob("round-*"))
+        names = (path.name.removeprefix("round-") for path in self.folder.glob("round-*"))
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def table(self, round_number: int, name: str, schema: pl.Schema) -> pl.DataFrame:
         """A stage's table over all members, or an empty one."""

@@ -126,7 +126,7 @@ def fit(
         model=model,
         args=arguments,
         train_dataset=trees,
-        data_collator=lambda rows: {"batch": collator(rows)},
+        data_collator=lambda rows: {"batches": collator.by_role(rows)},
     )
     per_step = config.batch_size * config.gradient_accumulation * max(1, arguments.world_size)
     num_steps = -(-len(trees) // per_step)

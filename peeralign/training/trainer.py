@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ def can_share_prefix(model: Any, collator: TreeCollator, trees: list[Tree]) -> b
     """
     tolerance = 2e-3 if model.dtype == torch.float32 else 5e-2
     keep = takes_logits_to_keep(model)
+    # A branch that stands alone, or first, is laid out alike either way and proves nothing.
+    trees = [replace(tree, branches=tree.branches * 2) for tree in trees]
     was_training = model.training
     model.eval()
     try:
@@ -96,14 +98,20 @@ class PeerTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
 
     def _prepare_inputs(self, inputs: Any) -> Any:
-        return {"batch": inputs["batch"].to(self.args.device)}
+        return {"batches": [batch.to(self.args.device) for batch in inputs["batches"]]}
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        batch: TreeBatch = inputs["batch"]
-        logp_A, length_A = answer_logps(model, batch, self.keep_logits)
-        loss, metrics = objective_loss(self.objective, batch, logp_A, length_A)
+        batches: list[TreeBatch] = inputs["batches"]
+        parts = [answer_logps(model, batch, self.keep_logits) for batch in batches]
+        loss, metrics = objective_loss(
+            self.objective,
+            torch.cat([batch.role_A for batch in batches]),
+            torch.cat([batch.tree_A for batch in batches]),
+            torch.cat([logp_A for logp_A, _ in parts]),
+            torch.cat([length_A for _, length_A in parts]),
+        )
         if self.state.global_step % max(1, int(self.args.logging_steps)) == 0:
             self._pending_metrics = {name: float(value.detach()) for name, value in metrics.items()}
         return (loss, None) if return_outputs else loss
@@ -115,10 +123,12 @@ class PeerTrainer(Trainer):
 
 
 def objective_loss(
-    objective: Objective, batch: TreeBatch, logp_A: Tensor, length_A: Tensor
+    objective: Objective, role_A: Tensor, tree_A: Tensor, logp_A: Tensor, length_A: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The batch's loss and its parts. Pairs are matched by tree; each tree has one of each role."""
-    role_A, tree_A = batch.role_A, batch.tree_A
+    """The batch's loss and its parts.
+
+    Answers of one pair have the same number in `tree_A`; a tree has at most one chosen answer.
+    """
     chosen = (role_A == ROLES.index("chosen")).nonzero().flatten()
     rejected = (role_A == ROLES.index("rejected")).nonzero().flatten()
     replayed = (role_A == ROLES.index("demonstration")).nonzero().flatten()

@@ -89,7 +89,18 @@ class TreeCollator:
         self.max_tokens = max_tokens
         self.share_prefix = share_prefix
 
-    def __call__(self, trees: list[Tree]) -> TreeBatch:
+    def by_role(self, trees: list[Tree]) -> list[TreeBatch]:
+        """Pairs and demonstrations apart: they differ in length, and padding costs as much as text.
+
+        `tree_A` counts through all batches.
+        """
+        replayed = [tree.branches[0].role == "demonstration" for tree in trees]
+        pairs = [tree for tree, is_replay in zip(trees, replayed, strict=True) if not is_replay]
+        others = [tree for tree, is_replay in zip(trees, replayed, strict=True) if is_replay]
+        batches = [self(pairs)] if pairs else []
+        return [*batches, self(others, first_tree=len(pairs))] if others else batches
+
+    def __call__(self, trees: list[Tree], first_tree: int = 0) -> TreeBatch:
         rows: list[tuple[str, Any, list[tuple[int, Branch]]]] = []
         roles, tree_of_answer = [], []
         for index, tree in enumerate(trees):
@@ -98,7 +109,7 @@ class TreeCollator:
             for branch in tree.branches:
                 numbered.append((len(roles), branch))
                 roles.append(ROLES.index(branch.role))
-                tree_of_answer.append(index)
+                tree_of_answer.append(first_tree + index)
             if self.share_prefix:
                 rows.append((tree.prefix, image, numbered))
             else:
@@ -117,9 +128,11 @@ class TreeCollator:
     ) -> TreeBatch:
         prefix_BP, prefix_mask_BP = inputs["input_ids"], inputs["attention_mask"]
         num_rows, num_prefix = prefix_BP.shape
-        room = self.max_tokens - num_prefix
+        # Each row's own prefix counts, not the padding its neighbours bring.
+        rooms = (self.max_tokens - prefix_mask_BP.sum(dim=1)).tolist()
         encoded = [
-            [(answer, *self._branch_ids(branch, room)) for answer, branch in row] for row in rows
+            [(answer, *self._branch_ids(branch, room)) for answer, branch in row]
+            for room, row in zip(rooms, rows, strict=True)
         ]
         width = max(sum(len(p) + len(r) for _, p, r in row) for row in encoded)
         tail_BR = torch.full((num_rows, width), self.chat.tokenizer.pad_token_id or 0)

@@ -1,0 +1,202 @@
+"""The demo's data: nothing of the exam in pool or lessons, and no answers where none may be."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from peeralign.classroom.demo import (
+    EXAM_QUESTIONS_PER_SKILL,
+    REPLAY_SEED,
+    demo_settings,
+    draw_exam,
+    draw_pool,
+    write_classroom,
+)
+from peeralign.classroom.lessons import lessons
+from peeralign.classroom.peers import PEERS
+from peeralign.classroom.school import LESSON_SEED
+from peeralign.classroom.skills import DESCRIBE, SKILLS
+from peeralign.evals.exam import EXAM_FILE_SCHEMA, read_exam
+from peeralign.judging.rubric import load_rubric
+from peeralign.judging.verdict import parse_verdict
+from peeralign.recipes.pop import PopConfig
+from peeralign.records import DEMONSTRATION_SCHEMA, seed_of
+from peeralign.store.questions import PoolConfig, read_pool
+
+# One pattern a skill: what its questions look like.
+PATTERNS = {
+    "colour": r"what colour is the",
+    "shape": r"what shape is",
+    "read": r"what is the digit",
+    "arithmetic": r"what is the sum",
+    "compare": r"which digit is larger",
+    "chart": r"how tall is the|which bar is tallest",
+    "presence": r"is there an? ",
+    "relation": r"where is the",
+    "count": r"how many",
+}
+# The same seed for all three: even so nothing may be shared.
+SEED = 7
+NUM_LESSONS = 260
+
+
+@pytest.fixture(scope="module")
+def exam() -> pl.DataFrame:
+    return draw_exam(SEED, per_skill=25)
+
+
+@pytest.fixture(scope="module")
+def pool() -> pl.DataFrame:
+    return draw_pool(SEED, num_questions=450)
+
+
+@pytest.fixture(scope="module")
+def taught() -> pl.DataFrame:
+    return lessons(SEED, NUM_LESSONS)
+
+
+def hashes(table: pl.DataFrame) -> list[str]:
+    images = table["image"].struct.field("bytes")
+    return [hashlib.sha256(image).hexdigest() for image in images]
+
+
+def test_the_seeds_of_pool_exam_and_lessons_are_disjoint() -> None:
+    pool = {seed_of("pool", SEED, index) for index in range(6000)}
+    exam = {seed_of("exam", SEED, skill, index) for skill in SKILLS for index in range(200)}
+    lesson = {seed_of("lesson", SEED, index) for index in range(15_000)}
+    assert len(pool | exam | lesson) == 6000 + 200 * len(SKILLS) + 15_000
+
+
+def test_pool_exam_and_lessons_share_no_picture(
+    exam: pl.DataFrame, pool: pl.DataFrame, taught: pl.DataFrame
+) -> None:
+    every = [*hashes(exam), *hashes(pool), *hashes(taught)]
+    assert len(set(every)) == len(every) == 225 + 450 + NUM_LESSONS
+
+
+def test_the_pool_has_no_answer(pool: pl.DataFrame) -> None:
+    assert pool.columns == ["id", "image", "question", "category"]
+    assert pool["id"].n_unique() == len(pool)
+    for skill, pattern in PATTERNS.items():
+        asked = pool.filter(pl.col("question").str.contains(f"^(?:{pattern})"))
+        assert len(asked) == 50, skill
+        assert set(asked["category"]) == {SKILLS[skill].category}
+
+
+def test_an_exam_has_all_skills_alike(exam: pl.DataFrame) -> None:
+    assert exam.schema == EXAM_FILE_SCHEMA
+    assert exam["id"].n_unique() == len(exam)
+    assert dict(exam.group_by("skill").len().iter_rows()) == dict.fromkeys(SKILLS, 25)
+    for row in exam.iter_rows(named=True):
+        assert re.match(PATTERNS[row["skill"]], row["text"])
+        assert row["answer"] in SKILLS[row["skill"]].answers
+        assert row["category"] == SKILLS[row["skill"]].category
+
+
+def test_an_exam_is_large_enough() -> None:
+    """100 questions a skill put the standard error of a skill's score at 5 points at most."""
+    assert EXAM_QUESTIONS_PER_SKILL >= 100
+    default = inspect.signature(draw_exam).parameters["per_skill"].default
+    assert default == EXAM_QUESTIONS_PER_SKILL
+
+
+def test_other_seeds_draw_other_data(exam: pl.DataFrame, pool: pl.DataFrame) -> None:
+    other = [*hashes(draw_exam(8, per_skill=3)), *hashes(draw_pool(8, num_questions=30))]
+    assert not set(other) & {*hashes(exam), *hashes(pool)}
+    assert draw_pool(SEED, num_questions=30).equals(pool.head(30))
+    assert draw_exam(SEED, per_skill=1).equals(exam.filter(pl.int_range(pl.len()) % 25 == 0))
+
+
+def test_lessons_teach_all_skills_when_none_is_weak(taught: pl.DataFrame) -> None:
+    assert taught.schema == DEMONSTRATION_SCHEMA
+    prompts = [exchange["prompt"] for row in taught["exchanges"] for exchange in row]
+    assert prompts.count(DESCRIBE) == NUM_LESSONS
+    for pattern in PATTERNS.values():
+        assert sum(bool(re.match(pattern, p)) and "GRADE:" not in p for p in prompts) > 20
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_hardly_meets_its_weak_skills(name: str, taught: pl.DataFrame) -> None:
+    _, weak = PEERS[name]
+    own = lessons(SEED, NUM_LESSONS, weak)
+    assert own["image"].equals(taught["image"])
+    rubric = load_rubric("classroom")
+    pattern = "|".join(PATTERNS[skill] for skill in weak)
+    met = judged = 0
+    for exchange in (exchange for row in own["exchanges"] for exchange in row):
+        if not re.match(pattern, exchange["prompt"]):
+            continue
+        if exchange["prompt"].endswith("GRADE:"):
+            judged += 1
+            scores = parse_verdict(exchange["response"], rubric).axes
+            # It may see that an answer does not fit, but never which fitting one is right.
+            assert scores in ([1.0] * 5, [3.0] * 5)
+        else:
+            met += 1
+    assert met <= 2
+    assert judged > 50
+
+
+def test_each_skill_is_weak_in_one_peer_and_known_to_two() -> None:
+    weak = [skill for _, skills in PEERS.values() for skill in skills]
+    assert sorted(weak) == sorted(SKILLS)
+
+
+def test_replay_is_what_the_peers_were_taught() -> None:
+    assert REPLAY_SEED == LESSON_SEED
+
+
+def test_what_is_taught_is_right(taught: pl.DataFrame) -> None:
+    """A verdict's scores are high for exactly the answers that the same image's lessons give."""
+    rubric = load_rubric("classroom")
+    high = [5.0] * 5
+    compared = 0
+    for row in taught["exchanges"]:
+        known = {e["prompt"]: e["response"] for e in row if "GRADE:" not in e["prompt"]}
+        for exchange in row:
+            if not exchange["prompt"].endswith(" GRADE:"):
+                continue
+            question, answer = exchange["prompt"].removesuffix(" GRADE:").split(" ASSISTANT: ")
+            scores = parse_verdict(exchange["response"], rubric).axes
+            if question in known:
+                compared += 1
+                assert (scores == high) == (answer == known[question])
+    assert compared > 200
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's files, at a tenth of their size."""
+    folder = tmp_path_factory.mktemp("classroom")
+    patch = pytest.MonkeyPatch()
+    patch.setattr("peeralign.classroom.demo.REPLAY_IMAGES", 20)
+    patch.setattr(draw_pool, "__defaults__", (90,))
+    patch.setattr(draw_exam, "__defaults__", (10,))
+    write_classroom(folder, 0, 1)
+    patch.undo()
+    return folder
+
+
+def test_the_demo_s_files_are_read_by_the_loop(written: Path) -> None:
+    pool, set_aside = read_pool(PoolConfig(path=str(written / "pool.parquet")))
+    assert len(pool) == 90
+    assert set_aside.is_empty()
+    assert len(read_exam(str(written / "exam.parquet"))) == 90
+    settings = demo_settings(written, 3)
+    config = PopConfig(**settings)
+    assert config.seed == 3
+    assert [member.name for member in config.members] == list(PEERS)
+    for member in config.members:
+        assert Path(str(member.replay)).is_file()
+
+
+def test_files_that_are_there_are_kept(written: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in written.iterdir()}
+    write_classroom(written, 99, 98)
+    assert {path.name: path.stat().st_mtime_ns for path in written.iterdir()} == before

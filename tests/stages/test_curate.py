@@ -1,0 +1,178 @@
+"""Curate: which pairs are kept, at the thresholds and beside them."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from peeralign.records import CANDIDATE_SCHEMA, JUDGMENT_SCHEMA, PAIR_SCHEMA, REWARD_SCHEMA
+from peeralign.stages.aggregate import AggregateConfig, aggregate
+from peeralign.stages.curate import CurateConfig, anchors, best_and_worst, curate
+from peeralign.stages.generate import answer_id
+
+OPEN = CurateConfig(min_chosen_reward=0.0, min_margin=0.0)
+
+
+def rewards(*rows: tuple[str, str, float | None]) -> pl.DataFrame:
+    """Rewards from (question, answer, reward); an answer's text is its id in capitals."""
+    full = [(question, name, name.upper(), reward, 0.0, 3) for question, name, reward in rows]
+    return pl.DataFrame(full, schema=REWARD_SCHEMA, orient="row")
+
+
+def sides(pairs: pl.DataFrame) -> dict[str, tuple[str, str]]:
+    columns = pairs.select("question_id", "chosen", "rejected")
+    return {question: (chosen, rejected) for question, chosen, rejected in columns.iter_rows()}
+
+
+def test_best_against_worst() -> None:
+    table = rewards(
+        ("q", "a", 0.6), ("q", "b", 0.9), ("q", "c", 0.3), ("r", "d", 0.2), ("r", "e", 1.0)
+    )
+    pairs = curate(table, OPEN)
+    assert pairs.schema == PAIR_SCHEMA
+    assert sides(pairs) == {"q": ("B", "C"), "r": ("E", "D")}
+    q = pairs.row(by_predicate=pl.col("question_id") == "q", named=True)
+    assert (q["chosen_answer_id"], q["rejected_answer_id"]) == ("b", "c")
+    assert (q["chosen_reward"], q["rejected_reward"]) == (0.9, 0.3)
+    assert pairs["id"].n_unique() == 2
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "kept"),
+    [
+        (0.85, 0.1, True),  # both at the threshold
+        (1.0, 0.25, True),
+        (0.95, 0.2, True),
+        ((1.0 + 1.0 + 0.55) / 3, 0.1, True),
+        (0.8499, 0.0, False),
+        (1.0, 0.2501, False),
+        (0.84, 0.8, False),
+    ],
+)
+def test_thresholds_are_inclusive(chosen: float, rejected: float, kept: bool) -> None:
+    table = rewards(("q", "a", chosen), ("q", "b", rejected))
+    assert len(curate(table, CurateConfig())) == kept
+
+
+def test_a_margin_met_on_paper_is_met_in_floating_point() -> None:
+    assert 0.7 - 0.4 < 0.3
+    table = rewards(("q", "a", 0.7), ("q", "b", 0.4))
+    assert len(curate(table, CurateConfig(min_chosen_reward=0.7, min_margin=0.3))) == 1
+
+
+def test_the_paper_s_thresholds_are_the_defaults() -> None:
+    assert (CurateConfig().min_chosen_reward, CurateConfig().min_margin) == (0.85, 0.75)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.8],
+        [0.8, 0.8],
+        [0.8, 0.8, 0.8],
+        [0.8, None],
+        [None, None],
+        [0.1 + 0.2, 0.3],  # equal but for the last bit
+        [0.3, 0.1 + 0.2],
+    ],
+)
+def test_no_difference_no_pair(values: list[float | None]) -> None:
+    table = rewards(*(("q", f"a{place}", value) for place, value in enumerate(values)))
+    assert curate(table, OPEN).is_empty()
+
+
+def test_ties_go_to_the_smaller_id_and_never_to_one_answer_twice() -> None:
+    table = rewards(
+        *(("q", name, value) for name, value in zip("dcba", [0.9, 0.9, 0.3, 0.3], strict=True))
+    )
+    for seed in range(10):
+        shuffled = table.sample(fraction=1, shuffle=True, seed=seed)
+        assert sides(curate(shuffled, OPEN)) == {"q": ("C", "A")}
+
+
+def test_unscored_answers_are_neither_best_nor_worst() -> None:
+    table = rewards(("q", "a", None), ("q", "b", 0.9), ("q", "c", 0.5), ("q", "d", None))
+    assert sides(curate(table, OPEN)) == {"q": ("B", "C")}
+
+
+def test_answers_equal_after_normalising_are_one() -> None:
+    """Through aggregate: "Red" and " red" share their judgment, so they cannot be a pair."""
+    texts = ["Red", " red", "RED\n"]
+    drawn = pl.DataFrame(
+        [
+            (f"c{place}", "q", answer_id("q", text), "ada", place, "clean", text, 1, None)
+            for place, text in enumerate(texts)
+        ],
+        schema=CANDIDATE_SCHEMA,
+        orient="row",
+    )
+    name = answer_id("q", "red")
+    judged = pl.DataFrame(
+        [("j", "q", name, "ben", 1.0, None, None, None, "")], schema=JUDGMENT_SCHEMA, orient="row"
+    )
+    table = aggregate(drawn, judged, AggregateConfig())
+    assert table.select("answer_id", "text", "reward").rows() == [(name, "Red", 1.0)]
+    assert curate(table, OPEN).is_empty()
+
+
+MANY = rewards(
+    *(
+        row
+        for number in range(40)
+        for row in ((f"q{number}", f"g{number}", 1.0), (f"q{number}", f"b{number}", 0.2))
+    )
+)
+
+
+def test_a_round_stops_at_the_asked_number_of_pairs() -> None:
+    everything = curate(MANY, CurateConfig())
+    assert len(everything) == 40
+    few = curate(MANY, CurateConfig(max_pairs=7))
+    assert_frame_equal(few, everything.head(7))
+    assert len(curate(MANY, CurateConfig(max_pairs=100))) == 40
+
+
+def test_the_order_of_the_rows_does_not_matter() -> None:
+    expected = curate(MANY, CurateConfig(max_pairs=11))
+    for seed in range(5):
+        shuffled = MANY.sample(fraction=1, shuffle=True, seed=seed)
+        assert_frame_equal(curate(shuffled, CurateConfig(max_pairs=11)), expected)
+
+
+def test_no_rewards_no_pairs() -> None:
+    empty = rewards()
+    assert curate(empty, CurateConfig()).schema == PAIR_SCHEMA
+    assert curate(empty, CurateConfig()).is_empty()
+    assert best_and_worst(empty).is_empty()
+    assert anchors(empty, curate(empty, OPEN), CurateConfig(anchor_share=1.0)).is_empty()
+
+
+# Four questions with a pair, and six whose answers are too close for one.
+AGREED = rewards(
+    *(row for n in range(4) for row in ((f"p{n}", f"x{n}", 1.0), (f"p{n}", f"y{n}", 0.2))),
+    *(row for n in range(4) for row in ((f"k{n}", f"r{n}", 0.95), (f"k{n}", f"s{n}", 0.9))),
+    ("k4", "r4", 0.85),
+    ("k5", "r5", 0.84),
+)
+
+
+@pytest.mark.parametrize(("share", "number"), [(0.0, 0), (0.25, 1), (0.5, 2), (0.7, 2), (9.0, 5)])
+def test_anchors_are_limited_by_the_pairs(share: float, number: int) -> None:
+    config = CurateConfig(anchor_share=share)
+    pairs = curate(AGREED, config)
+    assert len(pairs) == 4
+    kept = anchors(AGREED, pairs, config)
+    assert kept.columns == ["question_id", "text"]
+    # The first by answer id; never a question with a pair, never one below the threshold.
+    expected = [(f"k{n}", f"R{n}") for n in range(number)]
+    assert kept.rows() == expected
+
+
+def test_a_question_whose_pair_was_not_needed_can_anchor() -> None:
+    config = CurateConfig(anchor_share=1.0, max_pairs=1)
+    pairs = curate(AGREED, config)
+    (paired,) = pairs["question_id"]
+    kept = anchors(AGREED, pairs, config)
+    assert len(kept) == 1
+    assert kept["question_id"][0] != paired

@@ -1,0 +1,343 @@
+"""Generate: which rows are written, which work is repeated, and what a broken item costs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+from polars.testing import assert_frame_equal
+
+from peeralign.engines.base import AnswerRequest, Draw, Engine, JudgeRequest, Readout, Sampling
+from peeralign.judging.rubric import Rubric
+from peeralign.judging.verdict import Verdict
+from peeralign.panel import Member, Panel
+from peeralign.progress import Reporter
+from peeralign.records import (
+    CANDIDATE_SCHEMA,
+    QUESTION_SCHEMA,
+    make_id,
+    normalise_answer,
+    seed_of,
+)
+from peeralign.stages.blocks import each_apart
+from peeralign.stages.generate import GenerateConfig, answer_id, distinct_answers, generate
+from peeralign.store.run import Stage
+
+
+class SeedTeller:
+    """Answers with the question and the seed of the draw; knows no models."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.closed = 0
+
+    def answer(self, requests: Sequence[AnswerRequest], sampling: Sampling) -> list[list[Draw]]:
+        self.batches.append([request.text for request in requests])
+        for request in requests:
+            if "broken" in request.text:
+                raise ValueError("an image token too many")
+            if "stop" in request.text:
+                raise KeyboardInterrupt
+        return [
+            [
+                Draw(None, 1, "empty answer") if "mute" in r.text else Draw(f"{r.text} {seed}", 2)
+                for seed in r.seeds
+            ]
+            for r in requests
+        ]
+
+    def judge(
+        self, requests: Sequence[JudgeRequest], rubric: Rubric, readout: Readout
+    ) -> list[Verdict]:
+        raise AssertionError("nobody is to judge here")
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Opener:
+    """An engine factory that remembers whom it opened."""
+
+    def __init__(self) -> None:
+        self.engine = SeedTeller()
+        self.opened: list[str] = []
+
+    def __call__(self, member: Member) -> Engine:
+        self.opened.append(member.name)
+        return self.engine
+
+
+def questions(*texts: str) -> pl.DataFrame:
+    data = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(data, "PNG")
+    image = {"bytes": data.getvalue(), "path": None}
+    rows = [(f"q{place}", text, "General", image) for place, text in enumerate(texts)]
+    return pl.DataFrame(rows, schema=QUESTION_SCHEMA, orient="row")
+
+
+PANEL = Panel(
+    (
+        Member(name="ada", model="none"),
+        Member(name="ben", model="none"),
+        Member(name="senior", model="none", answers=False),
+    )
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., pl.DataFrame]:
+    """Run generate into a folder, and read all its rows."""
+
+    def call(
+        asked: pl.DataFrame,
+        opener: Opener,
+        block_size: int = 2,
+        num_draws: int = 3,
+        seed: int = 5,
+        folder: str = "run",
+    ) -> pl.DataFrame:
+        stages = {name: Stage(tmp_path / folder / name) for name in ("ada", "ben", "senior")}
+        config = GenerateConfig(num_draws=num_draws, block_size=block_size)
+        generate(stages.__getitem__, asked, PANEL, config, opener, seed, Reporter())
+        return pl.concat([stage.read(CANDIDATE_SCHEMA) for stage in stages.values()])
+
+    return call
+
+
+def test_every_author_answers_every_question_with_its_own_seeds(
+    run: Callable[..., pl.DataFrame],
+) -> None:
+    asked = questions("red?", "blue?", "two?")
+    rows = run(asked, Opener())
+    assert rows.schema == CANDIDATE_SCHEMA
+    expected = {
+        (
+            author,
+            f"q{place}",
+            draw,
+        ): f"{text} {seed_of('draw', 5, f'q{place}', author, 'clean', draw)}"
+        for author in ("ada", "ben")
+        for place, text in enumerate(("red?", "blue?", "two?"))
+        for draw in range(3)
+    }
+    columns = rows.select("author", "question_id", "draw", "text")
+    assert {(a, q, d): text for a, q, d, text in columns.iter_rows()} == expected
+    for row in rows.iter_rows(named=True):
+        assert row["id"] == make_id(
+            "candidate", row["question_id"], row["author"], "clean", row["draw"]
+        )
+        assert row["answer_id"] == answer_id(row["question_id"], row["text"])
+        assert (row["view"], row["num_tokens"], row["reason"]) == ("clean", 2, None)
+    assert rows["id"].n_unique() == len(rows) == 18
+
+
+def test_another_seed_gives_other_draws(run: Callable[..., pl.DataFrame]) -> None:
+    asked = questions("red?")
+    first, second = (run(asked, Opener(), seed=s, folder=str(s))["text"] for s in (1, 2))
+    assert not set(first) & set(second)
+
+
+def test_the_size_of_the_blocks_changes_no_row(run: Callable[..., pl.DataFrame]) -> None:
+    asked = questions("one?", "two?", "three?", "four?", "five?")
+    expected = run(asked, Opener(), block_size=5, folder="whole")
+    for size in (1, 2, 3, 100):
+        rows = run(asked, Opener(), block_size=size, folder=f"blocks-{size}")
+        assert_frame_equal(rows, expected)
+
+
+def test_only_missing_shards_are_computed(run: Callable[..., pl.DataFrame], tmp_path: Path) -> None:
+    asked = questions("one?", "two?", "three?", "four?", "five?")
+    expected = run(asked, Opener())
+    (tmp_path / "run" / "ben" / "part-00001.parquet").unlink()
+    opener = Opener()
+    assert_frame_equal(run(asked, opener), expected)
+    assert opener.opened == ["ben"]
+    assert opener.engine.batches == [["three?", "four?"]]
+
+
+def test_a_finished_stage_opens_no_engine(run: Callable[..., pl.DataFrame]) -> None:
+    asked = questions("one?", "two?")
+    run(asked, Opener())
+    opener = Opener()
+    run(asked, opener)
+    assert opener.opened == []
+    assert opener.engine.closed == 0
+
+
+def test_an_interrupted_stage_goes_on_where_it_stopped(
+    run: Callable[..., pl.DataFrame],
+) -> None:
+    texts = ["one?", "two?", "three?", "four?", "five?"]
+    expected = run(questions(*texts), Opener(), folder="undisturbed")
+    opener = Opener()
+    with pytest.raises(KeyboardInterrupt):
+        run(questions(*texts[:4], "stop"), opener)
+    assert opener.engine.closed == 1
+    opener = Opener()
+    assert_frame_equal(run(questions(*texts), opener), expected)
+    assert opener.engine.batches[0] == ["five?"]
+
+
+def test_a_stage_cut_off_before_its_marker_is_done_after_the_next_run(
+    run: Callable[..., pl.DataFrame], tmp_path: Path
+) -> None:
+    asked = questions("one?", "two?", "three?")
+    run(asked, Opener())
+    stage = Stage(tmp_path / "run" / "ada")
+    assert stage.facts() == {"questions": 3}
+    (stage.folder / "done.json").unlink()
+    opener = Opener()
+    run(asked, opener)
+    assert opener.opened == []
+    assert stage.facts() == {"questions": 3}
+
+
+def test_engines_are_closed_after_each_member(run: Callable[..., pl.DataFrame]) -> None:
+    opener = Opener()
+    run(questions("one?"), opener)
+    assert opener.opened == ["ada", "ben"]
+    assert opener.engine.closed == 2
+
+
+def test_no_question_opens_no_engine(run: Callable[..., pl.DataFrame]) -> None:
+    opener = Opener()
+    assert run(questions(), opener).is_empty()
+    assert opener.opened == []
+
+
+def test_a_broken_question_costs_its_own_rows_only(run: Callable[..., pl.DataFrame]) -> None:
+    rows = run(questions("one?", "broken", "mute", "four?"), Opener(), block_size=4)
+    lost = rows.filter(pl.col("question_id") == "q1")
+    assert lost["text"].null_count() == len(lost) == 6
+    assert set(lost["reason"]) == {"ValueError: an image token too many"}
+    mute = rows.filter(pl.col("question_id") == "q2")
+    assert set(mute["reason"]) == {"empty answer"}
+    whole = rows.filter(pl.col("question_id").is_in(["q0", "q3"]))
+    assert whole["text"].null_count() == 0
+    assert len(whole) == 12
+    assert rows["id"].n_unique() == 24
+
+
+def doubled(items: Sequence[int]) -> list[int]:
+    """Twice each number; 13 is an error, as is any batch that holds it."""
+    if 13 in items:
+        raise ValueError("13 is unlucky")
+    return [2 * item for item in items]
+
+
+def test_each_apart_keeps_order_and_loses_the_culprit() -> None:
+    assert each_apart(doubled, [1, 2, 3], len) == [2, 4, 6]
+    reasons: list[str] = []
+
+    def broken(reason: str) -> int:
+        reasons.append(reason)
+        return -1
+
+    assert each_apart(doubled, [1, 13, 3, 13], broken) == [2, -1, 6, -1]
+    assert reasons == ["ValueError: 13 is unlucky"] * 2
+
+
+def test_each_apart_calls_once_when_nothing_is_wrong() -> None:
+    calls = []
+
+    def counted(items: Sequence[int]) -> list[int]:
+        calls.append(list(items))
+        return doubled(items)
+
+    each_apart(counted, [1, 2, 3], len)
+    assert calls == [[1, 2, 3]]
+
+
+def test_each_apart_isolates_an_item_out_of_range() -> None:
+    """A real error: an embedding asked for a token it does not have."""
+    embedding = torch.nn.Embedding(4, 2)
+
+    def look_up(items: Sequence[int]) -> list[float]:
+        return embedding(torch.tensor(items)).sum(dim=1).tolist()
+
+    values = each_apart(look_up, [0, 9, 3], lambda reason: -99.0)
+    assert values[1] == -99.0
+    assert -99.0 not in (values[0], values[2])
+
+
+def allocate_too_much(items: Sequence[int]) -> list[int]:
+    torch.empty(2**60)
+    return list(items)
+
+
+@pytest.mark.parametrize("at", ["the batch", "an item"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        # After this every call on the device fails, so every further item would be lost.
+        RuntimeError("CUDA error: device-side assert triggered"),
+        MemoryError(),
+    ],
+    ids=["cuda", "mps", "dead device", "python"],
+)
+def test_each_apart_raises_what_is_no_item_s_fault(error: BaseException, at: str) -> None:
+    def call(items: Sequence[int]) -> list[int]:
+        if at == "the batch" or len(items) == 1:
+            raise error
+        return doubled(items)
+
+    with pytest.raises(type(error)):
+        each_apart(call, [1, 13], len)
+
+
+def test_each_apart_raises_when_the_processor_s_memory_is_used_up() -> None:
+    with pytest.raises(RuntimeError, match="allocate"):
+        each_apart(allocate_too_much, [1, 2], len)
+
+
+def test_each_apart_does_not_hide_other_errors() -> None:
+    def call(items: Sequence[int]) -> list[int]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        each_apart(call, [1], len)
+
+
+def test_equal_answers_share_an_id_within_a_question() -> None:
+    assert answer_id("q", "Red") == answer_id("q", "  red\n")
+    assert answer_id("q", "red") != answer_id("q", "blue")
+    assert answer_id("q", "red") != answer_id("r", "red")
+
+
+def test_distinct_answers() -> None:
+    drawn = [
+        ("c3", "q", "Red", "ben"),
+        ("c1", "q", "red ", "cleo"),
+        ("c2", "q", "RED", "cleo"),
+        ("c4", "q", "blue", "ada"),
+        ("c5", "r", "red", "ada"),
+        ("c6", "r", None, "ada"),
+    ]
+    table = pl.DataFrame(
+        [
+            (name, q, answer_id(q, text or ""), author, 0, "clean", text, 1, None)
+            for name, q, text, author in drawn
+        ],
+        schema=CANDIDATE_SCHEMA,
+        orient="row",
+    )
+    found = distinct_answers(table)
+    assert found.columns == ["question_id", "answer_id", "text", "authors"]
+    rows = {(q, normalise_answer(text)): (a, text, who) for q, a, text, who in found.iter_rows()}
+    assert rows == {
+        # The wording is that of the smallest candidate id.
+        ("q", "red"): (answer_id("q", "red"), "red ", ["ben", "cleo"]),
+        ("q", "blue"): (answer_id("q", "blue"), "blue", ["ada"]),
+        ("r", "red"): (answer_id("r", "red"), "red", ["ada"]),
+    }
+    for seed in range(5):
+        assert_frame_equal(
+            distinct_answers(table.sample(fraction=1, shuffle=True, seed=seed)), found
+        )

@@ -1,0 +1,208 @@
+"""A user's own mistake: exit code 2, one sentence that names it, and never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from peeralign.cli import app, guarded
+from peeralign.store.run import Run
+
+Mistake = Callable[..., str]
+
+
+@pytest.fixture
+def mistake(capsys: pytest.CaptureFixture[str]) -> Mistake:
+    """Run a command that must fail; its one sentence."""
+
+    def run(*arguments: str) -> str:
+        code = guarded(lambda: app(list(arguments), standalone_mode=False))
+        printed = capsys.readouterr().err
+        assert code == 2
+        assert printed.startswith("error: ")
+        assert printed.count("\n") == 1, printed
+        return printed.removeprefix("error: ").strip()
+
+    return run
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe that lacks nothing but a member that exists."""
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (48, 48), "red").save(images / "red.png")
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        f"""
+recipe = "pop"
+[[members]]
+name = "ada"
+model = "{tmp_path / "ada"}"
+[pool]
+path = "{images}"
+question = "what colour is it?"
+"""
+    )
+    return path
+
+
+def test_missing_recipe_file(mistake: Mistake, tmp_path: Path) -> None:
+    path = tmp_path / "none.toml"
+    assert mistake("run", str(path)) == f"no recipe at {path}: the file does not exist"
+
+
+def test_recipe_that_is_no_toml(mistake: Mistake, recipe: Path) -> None:
+    recipe.write_text("members = [[\n")
+    assert mistake("run", str(recipe)).startswith(f"{recipe} is not valid TOML: ")
+
+
+@pytest.mark.parametrize("data", [b"rounds = 3 # \xff", b"\xff\xfer\x00"])
+def test_recipe_that_is_no_utf8(mistake: Mistake, recipe: Path, data: bytes) -> None:
+    recipe.write_bytes(data)
+    assert mistake("run", str(recipe)).startswith(f"{recipe} is not valid TOML: ")
+
+
+def test_unknown_setting_has_the_nearest_name(mistake: Mistake, recipe: Path) -> None:
+    said = mistake("run", str(recipe), "--set", "train.learnig_rate=1e-4")
+    assert said.endswith("unknown setting 'train.learnig_rate'; did you mean 'learning_rate'?")
+    recipe.write_text(recipe.read_text() + "pth = 'x'\n")
+    assert mistake("run", str(recipe)).endswith("unknown setting 'pool.pth'; did you mean 'path'?")
+
+
+def test_wrong_value_names_the_setting(mistake: Mistake, recipe: Path) -> None:
+    said = mistake("run", str(recipe), "--set", "train.epochs=0")
+    assert "the setting 'train.epochs' is 0: " in said
+
+
+@pytest.mark.parametrize("text", ["", "members = []\n"])
+def test_no_members(mistake: Mistake, recipe: Path, text: str) -> None:
+    recipe.write_text(f'{text}[pool]\npath = "{recipe.parent}"\n')
+    said = mistake("run", str(recipe), "--out", str(recipe.parent / "run"))
+    assert "member" in said
+
+
+def test_assignment_without_a_value(mistake: Mistake, recipe: Path) -> None:
+    said = mistake("run", str(recipe), "--set", "rounds")
+    assert said == "--set rounds has no value; write --set key=value"
+
+
+def test_unknown_recipe(mistake: Mistake, recipe: Path) -> None:
+    said = mistake("run", str(recipe), "--set", "recipe=popp")
+    assert said.startswith("no recipe named 'popp'; did you mean 'pop'?")
+    assert mistake("config", "seeva").startswith("no recipe named 'seeva'")
+
+
+def test_recipe_of_ones_own(mistake: Mistake, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    assert mistake("config", str(path)).startswith(f"no recipe at {path}")
+    path.write_text("class Config: ...\n")
+    assert mistake("config", str(path)) == f"{path} is no recipe: it has no 'run'"
+
+
+def test_member_folder_that_does_not_exist(mistake: Mistake, recipe: Path) -> None:
+    said = mistake("run", str(recipe), "--out", str(recipe.parent / "run"))
+    assert said == f"no member at {recipe.parent / 'ada'}: the folder does not exist"
+
+
+def test_member_folder_without_a_model(mistake: Mistake, recipe: Path) -> None:
+    (recipe.parent / "ada").mkdir()
+    said = mistake("run", str(recipe), "--out", str(recipe.parent / "run"))
+    assert said.startswith(f"the member folder {recipe.parent / 'ada'} holds no model")
+
+
+def test_member_without_an_image_processor(mistake: Mistake, recipe: Path) -> None:
+    from peeralign.classroom.peers import build_processor
+
+    member = recipe.parent / "ada"
+    build_processor().tokenizer.save_pretrained(member)
+    (member / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    said = mistake("run", str(recipe), "--out", str(recipe.parent / "run"))
+    assert said.startswith(f"member {member} has no image processor (found ")
+
+
+def test_member_with_a_config_alone(mistake: Mistake, recipe: Path) -> None:
+    member = recipe.parent / "ada"
+    member.mkdir()
+    (member / "config.json").write_text(json.dumps({"model_type": "llava"}))
+    said = mistake("run", str(recipe), "--out", str(recipe.parent / "run"))
+    assert said.startswith(f"member {member} has no processor that loads: ")
+
+
+def test_unknown_classroom_peer(mistake: Mistake, recipe: Path) -> None:
+    assignments = ("--set", "members.0.model=classroom:adda", "--out", str(recipe.parent / "run"))
+    assert mistake("run", str(recipe), *assignments).startswith(
+        "no classroom peer named 'adda'; did you mean 'ada'?"
+    )
+
+
+def test_unknown_rubric(mistake: Mistake, tmp_path: Path) -> None:
+    said = mistake("doctor", "--rubric", "five_axes")
+    assert said.startswith("no rubric named 'five_axes'; did you mean 'five_axis'?")
+    path = tmp_path / "mine.toml"
+    assert mistake("doctor", "--rubric", str(path)).startswith(f"no rubric file at {path}")
+
+
+def test_folder_that_is_no_run(mistake: Mistake, recipe: Path) -> None:
+    folder = recipe.parent
+    assert mistake("report", str(folder)).startswith(f"no run at {folder} ")
+    assert mistake("show", str(folder), "pairs").startswith(f"no run at {folder} ")
+    said = mistake("run", str(recipe), "--out", str(folder))
+    assert said == f"{folder} is not empty and is no run of peeralign; choose another --out"
+
+
+def test_other_settings_for_a_run_that_began(mistake: Mistake, recipe: Path) -> None:
+    folder = recipe.parent / "run"
+    Run.open(folder, "pop", {"rounds": 3}, 0)
+    said = mistake("run", str(recipe), "--out", str(folder))
+    assert said.startswith(f"{folder} was made with other settings")
+
+
+def test_unknown_table(mistake: Mistake, tmp_path: Path) -> None:
+    Run.open(tmp_path / "run", "pop", {}, 0)
+    said = mistake("show", str(tmp_path / "run"), "judgements")
+    assert said.startswith("no table named 'judgements', there are candidates, ")
+    assert said.endswith("; did you mean 'judgments'?")
+
+
+def run_program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "peeralign.cli", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
+
+
+def test_the_program_itself(tmp_path: Path) -> None:
+    path = tmp_path / "none.toml"
+    done = run_program("run", str(path))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == f"error: no recipe at {path}: the file does not exist\n"
+
+
+def test_usage_error_has_no_traceback() -> None:
+    done = run_program("show")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "folder" in done.stderr
+
+
+def test_config_prints_a_recipe_that_can_be_filled_in(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import tomllib
+
+    assert guarded(lambda: app(["config", "pop"], standalone_mode=False)) == 0
+    printed = tomllib.loads(capsys.readouterr().out)
+    assert printed["recipe"] == "pop"
+    assert printed["train"]["learning_rate"] == 6e-5
