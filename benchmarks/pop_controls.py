@@ -22,8 +22,8 @@ PEERS = ("ada", "ben", "cleo")
 STABILISERS = {
     "without NLL": ["train.nll_weight=0"],
     "without replay": ["train.replay_share=0"],
-    "without anchors": ["curate.anchor_share=0"],
-    "without rate decay": ["train.learning_rate_decay=1"],
+    "without ties by frequency": ["curate.tie_tolerance=0"],
+    "without earlier rounds' pairs": ["train.keep_pairs=false"],
 }
 VARIANTS: dict[str, list[str]] = {
     "pop": [],
@@ -52,7 +52,7 @@ def demo(out: Path, seed: int, settings: list[str]) -> dict:
 
 def member_means(root: Path, variant: str, seed: int) -> list[dict[str, float]]:
     """Per round, each member's mean exam score."""
-    name = variant.replace(" ", "-")
+    name = variant.replace(" ", "-").replace("'", "")
     if variant != "each judges itself":
         summaries = [demo(root / f"{name}-{seed}", seed, VARIANTS[variant])]
     else:

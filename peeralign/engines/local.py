@@ -38,22 +38,13 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def load_checkpoint(
-    model: str, device: torch.device, dtype: str = "auto", trust_remote_code: bool = False
-) -> tuple[Any, Any]:
-    """Load (model, processor) from a local folder or a hub name; safetensors only.
-
-    `dtype` "auto" is bfloat16 on an accelerator and float32 on the CPU. Raises PeeralignError when
-    the folder holds no model, or none that takes images.
-    """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+def load_processor(model: str, trust_remote_code: bool = False) -> Any:
+    """Load a checkpoint's processor. Raises PeeralignError if there is none that takes images."""
+    from transformers import AutoProcessor
 
     check_local_folder(model)
-    if dtype == "auto":
-        dtype = "float32" if device.type == "cpu" else "bfloat16"
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     try:
-        processor = AutoProcessor.from_pretrained(model, **options)
+        processor = AutoProcessor.from_pretrained(model, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise PeeralignError(
             f"member {model} has no processor that loads: {_short(error)}"
@@ -63,6 +54,23 @@ def load_checkpoint(
             f"member {model} has no image processor (found {type(processor).__name__}); "
             "give a vision-language checkpoint with its preprocessor_config.json"
         )
+    return processor
+
+
+def load_checkpoint(
+    model: str, device: torch.device, dtype: str = "auto", trust_remote_code: bool = False
+) -> tuple[Any, Any]:
+    """Load (model, processor) from a local folder or a hub name; safetensors only.
+
+    `dtype` "auto" is bfloat16 on an accelerator and float32 on the CPU. Raises PeeralignError when
+    the folder holds no model, or none that takes images.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    processor = load_processor(model, trust_remote_code)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if dtype == "auto":
+        dtype = "float32" if device.type == "cpu" else "bfloat16"
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             model,

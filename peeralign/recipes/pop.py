@@ -11,6 +11,7 @@ for each round:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -155,7 +156,8 @@ class _Loop:
         self.reporter.say(f"[bold]Round {number} of {config.rounds}[/bold]")
         questions = self._questions(number)
         wave = config.wave_questions if config.curate.max_pairs else None
-        block = max(config.generate.block_size, config.judge.block_size)
+        # A wave ends where blocks of both stages end, so that no shard is written half full.
+        block = math.lcm(config.generate.block_size, config.judge.block_size)
         step = -(-(wave or len(questions)) // block) * block
         asked = 0
         rewards = pairs = pl.DataFrame()

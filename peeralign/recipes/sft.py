@@ -9,17 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoProcessor
-
 from peeralign.chat import ChatFormat
+from peeralign.engines.local import load_processor
 from peeralign.errors import PeeralignError
+from peeralign.panel import check_local_folder
 from peeralign.progress import Reporter
 from peeralign.records import seed_of
 from peeralign.stages.train import demonstration_tree, training_order
 from peeralign.store.demonstrations import read_demonstrations
 from peeralign.store.run import Run
 from peeralign.training.config import TrainConfig
-from peeralign.training.fit import fit
+from peeralign.training.fit import Job, fit
 from peeralign.training.trainer import Objective, TreeSequence
 
 
@@ -52,6 +52,7 @@ def train_on_demonstrations(
     Interrupted training goes on with the same call. Returns the checkpoint's folder.
     """
     final = out / "checkpoint"
+    check_local_folder(model)
     Run.open(
         out, "sft", {"model": model, "data": data, **config.model_dump(mode="json")}, config.seed
     )
@@ -59,20 +60,13 @@ def train_on_demonstrations(
         return final
     if config.replay_share or config.nll_weight or config.objective == "sft":
         raise PeeralignError("base training has no objective and no replay; leave both unset")
-    chat = ChatFormat(AutoProcessor.from_pretrained(model))
+    chat = ChatFormat(load_processor(model))
     table = read_demonstrations(data, one_exchange_a_row=not chat.image_first)
     seed = seed_of("sft", config.seed)
     order = training_order(len(table), 0, config.epochs, 0.0, seed)
-    fit(
-        model,
-        TreeSequence(lambda i: demonstration_tree(chat, table.row(i, named=True)), order.tolist()),
-        config,
-        Objective(),
-        config.learning_rate,
-        out / "training",
-        final,
-        seed,
-        reporter,
-        label,
+    job = Job(model, out / "training", final, config.learning_rate, seed, label)
+    trees = TreeSequence(
+        lambda index: demonstration_tree(chat, table.row(index, named=True)), order.tolist()
     )
+    fit(job, trees, config, Objective(), reporter)
     return final

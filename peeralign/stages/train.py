@@ -72,9 +72,8 @@ def train_member(
 
     With nothing to learn from, the member keeps its weights.
     """
-    from transformers import AutoProcessor
-
-    from peeralign.training.fit import fit
+    from peeralign.engines.local import load_processor
+    from peeralign.training.fit import Job, fit
     from peeralign.training.trainer import Objective, TreeSequence
 
     final = run.checkpoint(round_number, member.name)
@@ -84,11 +83,7 @@ def train_member(
     if rows.is_empty():
         stage.finish(rows=0)
         return Path(member.checkpoint())
-    chat = ChatFormat(
-        AutoProcessor.from_pretrained(
-            member.checkpoint(), trust_remote_code=member.trust_remote_code
-        )
-    )
+    chat = ChatFormat(load_processor(member.checkpoint(), member.trust_remote_code))
     replay = None
     if config.replay_share and member.replay:
         replay = read_demonstrations(member.replay, one_exchange_a_row=not chat.image_first)
@@ -101,20 +96,18 @@ def train_member(
         config.replay_share,
         item_seed,
     )
-    metrics = fit(
+    job = Job(
         member.checkpoint(),
-        TreeSequence(get, order.tolist()),
-        config,
-        Objective(config.objective, config.beta, config.gamma_beta_ratio, config.nll_weight),
-        config.learning_rate * config.learning_rate_decay ** (round_number - 1),
         run.scratch(round_number, member.name),
         final,
+        config.learning_rate * config.learning_rate_decay ** (round_number - 1),
         item_seed,
-        reporter,
         f"{member.name} learns",
         member.device,
         member.trust_remote_code,
     )
+    objective = Objective(config.objective, config.beta, config.gamma_beta_ratio, config.nll_weight)
+    metrics = fit(job, TreeSequence(get, order.tolist()), config, objective, reporter)
     stage.finish(rows=len(rows), **metrics)
     return final
 

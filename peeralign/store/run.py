@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from safetensors import SafetensorError
 
 from peeralign.errors import PeeralignError
 from peeralign.records import make_id
@@ -39,16 +40,35 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise PeeralignError(
-                f"the disk is full: {path} could not be written; free some space and run the same "
-                "command again, everything finished so far is kept"
-            ) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise PeeralignError(_disk_full(path)) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR):
             raise PeeralignError(
                 f"{path} cannot be written ({error.strerror}); choose another folder with --out"
             ) from error
         raise
+    except (SafetensorError, RuntimeError) as error:
+        # The writers of safetensors and torch report a full disk in their own words.
+        if not any(sign in str(error) for sign in _DISK_FULL_SIGNS):
+            raise
+        raise PeeralignError(_disk_full(path)) from error
+
+
+_DISK_FULL_SIGNS = (
+    "No space left",
+    "File too large",
+    "os error 28",
+    "os error 27",
+    "PytorchStreamWriter failed",
+    "unexpected pos",
+)
+
+
+def _disk_full(path: Path) -> str:
+    return (
+        f"the disk is full: {path} could not be written; free some space and run the same command "
+        "again, everything finished so far is kept"
+    )
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -115,7 +135,7 @@ class Stage:
         paths = sorted(self.folder.glob("part-*.parquet"))
         if not paths:
             return pl.DataFrame(schema=schema)
-        return pl.read_parquet(paths, hive_partitioning=False)
+        return pl.read_parquet(paths, hive_partitioning=False, glob=False)
 
 
 class Run:
@@ -155,7 +175,8 @@ class Run:
             raise PeeralignError(f"{folder} is a file, not a folder; choose another --out")
         if (folder / "manifest.json").is_file() or not folder.is_dir():
             return
-        if any(entry.name != INPUTS for entry in folder.iterdir()):
+        foreign = [entry.name for entry in folder.iterdir() if not entry.name.endswith(".part")]
+        if set(foreign) - {INPUTS}:
             raise PeeralignError(
                 f"{folder} is not empty and is no run of peeralign; choose another --out"
             )
@@ -188,7 +209,7 @@ class Run:
         paths = sorted((self.round_folder(round_number) / name).rglob("part-*.parquet"))
         if not paths:
             return pl.DataFrame(schema=schema)
-        return pl.read_parquet(paths, hive_partitioning=False)
+        return pl.read_parquet(paths, hive_partitioning=False, glob=False)
 
     def checkpoint(self, round_number: int, member: str) -> Path:
         """Where a member's weights after this round lie."""

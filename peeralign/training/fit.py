@@ -6,11 +6,13 @@ import importlib.util
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers.integrations.integration_utils import TensorBoardCallback
 
 from peeralign.chat import ChatFormat
 from peeralign.engines.local import load_checkpoint, pick_device
@@ -64,46 +66,87 @@ class _ShowProgress(TrainerCallback):
         self.tick(1)
 
 
-def fit(
-    checkpoint: str,
-    trees: TreeSequence,
-    config: TrainConfig,
-    objective: Objective,
-    learning_rate: float,
-    scratch: Path,
-    final: Path,
-    seed: int,
-    reporter: Reporter,
-    label: str,
-    device: str = "auto",
-    trust_remote_code: bool = False,
-) -> dict[str, Any]:
-    """Train `checkpoint` on `trees`, in their order, and write the result to `final`.
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training: where it starts, where it goes, and what it is called on the screen."""
 
-    Checkpoints go to `scratch`; a newer call with the same arguments resumes from the last whole
-    one, bit for bit, and `scratch` is removed at the end. Returns the last logged metrics.
+    checkpoint: str
+    scratch: Path
+    final: Path
+    learning_rate: float
+    seed: int
+    label: str
+    device: str = "auto"
+    trust_remote_code: bool = False
+
+
+def fit(
+    job: Job, trees: TreeSequence, config: TrainConfig, objective: Objective, reporter: Reporter
+) -> dict[str, Any]:
+    """Train `job.checkpoint` on `trees`, in their order, and write the result to `job.final`.
+
+    Checkpoints go to `job.scratch`; a newer call with the same arguments resumes from the last
+    whole one, bit for bit, and the folder is removed at the end. TensorBoard files, when it is
+    installed, stay in `job.final`/tensorboard. Returns the last logged metrics.
     """
-    set_seed(seed % 2**32)
-    resume_from = last_complete_checkpoint(scratch)
+    set_seed(job.seed % 2**32)
+    resume_from = last_complete_checkpoint(job.scratch)
     # Trainer's own resume leaves the weights of most vision-language models as they were built,
     # with a warning only, so the weights are loaded here and Trainer restores the rest.
-    source = str(resume_from) if resume_from else checkpoint
-    chosen_device = pick_device(device)
-    model, processor = load_checkpoint(source, chosen_device, "float32", trust_remote_code)
-    if resume_from:
-        _, processor = load_checkpoint(
-            checkpoint, torch.device("cpu"), "float32", trust_remote_code
-        )
+    model, processor = load_checkpoint(
+        str(resume_from or job.checkpoint),
+        pick_device(job.device),
+        "float32",
+        job.trust_remote_code,
+    )
     freeze_all_but(model, list(config.train_parts))
     collator = TreeCollator(ChatFormat(processor), open_image, config.max_tokens, share_prefix=True)
-    collator.share_prefix = can_share_prefix(model, collator, [trees[0]])
-    bf16 = config.precision == "bfloat16" or (
-        config.precision == "auto" and chosen_device.type == "cuda"
+    # Pairs and demonstrations branch at different places; both lie among the first rows.
+    first = [trees[index] for index in range(min(len(trees), 16))]
+    probes = {tree.branches[0].role: tree for tree in first}.values()
+    collator.share_prefix = all(can_share_prefix(model, collator, [probe]) for probe in probes)
+    trainer = PeerTrainer(
+        objective=objective,
+        keep_logits=takes_logits_to_keep(model),
+        model=model,
+        args=_arguments(job, config, pick_device(job.device)),
+        train_dataset=trees,
+        data_collator=lambda rows: {"batches": collator.by_role(rows)},
+        processing_class=processor,
     )
-    arguments = training_arguments(
-        scratch,
-        seed=seed % 2**32,
-        learning_rate=learning_rate,
+    per_step = config.batch_size * config.gradient_accumulation * trainer.args.world_size
+    done = int(resume_from.name.split("-")[1]) if resume_from else 0
+    logs = job.scratch / "tensorboard"
+    with reporter.bar(job.label, -(-len(trees) // per_step), done) as tick:
+        trainer.add_callback(_ShowProgress(tick))
+        trainer.add_callback(MarkComplete())
+        trainer.remove_callback(PrinterCallback)
+        if importlib.util.find_spec("tensorboard"):
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            trainer.add_callback(TensorBoardCallback(SummaryWriter(str(logs))))
+        with disk_errors(job.scratch):
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    aside = job.scratch / "final"
+    with disk_errors(aside):
+        shutil.rmtree(aside, ignore_errors=True)
+        model.save_pretrained(aside)
+        processor.save_pretrained(aside)
+        if logs.is_dir():
+            logs.rename(aside / "tensorboard")
+    replace_folder(aside, job.final)
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    shutil.rmtree(job.scratch, ignore_errors=True)
+    return dict(entries[-1]) if entries else {}
+
+
+def _arguments(job: Job, config: TrainConfig, device: torch.device) -> TrainingArguments:
+    bf16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+    checkpointing = {"gradient_checkpointing": True} if config.gradient_checkpointing else {}
+    return training_arguments(
+        job.scratch,
+        seed=job.seed % 2**32,
+        learning_rate=job.learning_rate,
         weight_decay=config.weight_decay,
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
@@ -111,37 +154,12 @@ def fit(
         warmup_steps=config.warmup_share,
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation,
-        **({"gradient_checkpointing": True} if config.gradient_checkpointing else {}),
         bf16=bf16,
-        use_cpu=chosen_device.type == "cpu",
+        use_cpu=device.type == "cpu",
         save_steps=config.save_every_steps,
         save_total_limit=2,
         logging_steps=config.log_every_steps,
-        report_to=["tensorboard"] if importlib.util.find_spec("tensorboard") else [],
+        report_to=[],
         disable_tqdm=True,
+        **checkpointing,
     )
-    trainer = PeerTrainer(
-        objective=objective,
-        keep_logits=takes_logits_to_keep(model),
-        model=model,
-        args=arguments,
-        train_dataset=trees,
-        data_collator=lambda rows: {"batches": collator.by_role(rows)},
-    )
-    per_step = config.batch_size * config.gradient_accumulation * max(1, arguments.world_size)
-    num_steps = -(-len(trees) // per_step)
-    done = int(resume_from.name.split("-")[1]) if resume_from else 0
-    with reporter.bar(label, num_steps, done) as tick, disk_errors(scratch):
-        trainer.add_callback(_ShowProgress(tick))
-        trainer.add_callback(MarkComplete())
-        trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-    aside = scratch / "final"
-    with disk_errors(aside):
-        shutil.rmtree(aside, ignore_errors=True)
-        model.save_pretrained(aside)
-        processor.save_pretrained(aside)
-    replace_folder(aside, final)
-    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
-    shutil.rmtree(scratch, ignore_errors=True)
-    return dict(logs[-1]) if logs else {}
