@@ -260,7 +260,7 @@ class LocalEngine:
 
     def _verdict(self, axes: list[float], mass: float, raw: str) -> Verdict:
         if not mass >= self.min_label_mass:
-            reason = f"only {mass:.3f} of the probability lies on scores"
+            reason = f"less than {self.min_label_mass:g} of the probability lies on scores"
             return Verdict(None, reason, raw, mass)
         return Verdict(axes, None, raw, mass)
 
