@@ -72,7 +72,8 @@ def run(
     settings = override(read_toml(recipe), assignments or [])
     name = settings.pop("recipe", "pop")
     folder = out or Path("runs") / recipe.stem
-    _run_and_show(_recipe(str(name)), settings, folder, str(recipe))
+    module = _recipe(str(name))
+    _run_and_show(module, build(module.Config, settings, str(recipe)), folder)
 
 
 @app.command()
@@ -87,19 +88,18 @@ def demo(
 
     folder = out or Path("runs") / "demo"
     data = folder / INPUTS
-    settings = override(demo_settings(data, seed), assignments or [])
-    console = _console()
+    recipe = _recipe("pop")
+    settings = override(demo_settings(data, seed, exam_seed), assignments or [])
+    config = build(recipe.Config, settings, "demo")
     Run.check_usable(folder)
-    console.print("[bold]Drawing the classroom[/bold]: a pool of questions, an exam")
-    write_classroom(data, seed, exam_seed)
-    _run_and_show(_recipe("pop"), settings, folder, "demo")
+    write_classroom(data, seed, exam_seed, Reporter(_console()))
+    _run_and_show(recipe, config, folder)
 
 
-def _run_and_show(recipe: ModuleType, settings: dict[str, Any], folder: Path, source: str) -> None:
+def _run_and_show(recipe: ModuleType, config: Any, folder: Path) -> None:
     from peeralign.report import write_report
     from peeralign.report.terminal import print_summary
 
-    config = build(recipe.Config, settings, source)
     console = _console()
     summary = recipe.run(config, folder, Reporter(console))
     print_summary(summary, console)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from peeralign.classroom.lessons import lessons
+from peeralign.classroom.lessons import LESSON_SEED, lessons
 from peeralign.classroom.peers import PEERS
 from peeralign.classroom.skills import SKILLS, draw_item
 from peeralign.classroom.world import Scene, render
 from peeralign.config import read_toml
 from peeralign.evals.exam import EXAM_FILE_SCHEMA
+from peeralign.progress import Reporter
 from peeralign.records import IMAGE_DTYPE, make_id, seed_of
 from peeralign.store.run import write_table
 
@@ -71,30 +72,33 @@ def draw_pool(seed: int, num_questions: int = POOL_QUESTIONS) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
-def write_classroom(folder: Path, seed: int, exam_seed: int) -> None:
+def write_classroom(
+    folder: Path, seed: int, exam_seed: int, reporter: Reporter | None = None
+) -> None:
     """Write what the demo runs on: pool, exam, and each peer's own instruction data."""
-    tables = {"pool": lambda: draw_pool(seed), "exam": lambda: draw_exam(exam_seed)}
+    tables = {
+        f"pool-{seed}": lambda: draw_pool(seed),
+        f"exam-{exam_seed}": lambda: draw_exam(exam_seed),
+    }
     for name, (_, weak) in PEERS.items():
         tables[f"replay-{name}"] = lambda weak=weak: lessons(
-            REPLAY_SEED, REPLAY_IMAGES, weak, num_questions=2, num_verdicts=1, caption=False
+            LESSON_SEED, REPLAY_IMAGES, weak, num_questions=2, num_verdicts=1, caption=False
         )
-    for name, draw in tables.items():
-        path = folder / f"{name}.parquet"
-        if not path.is_file():
-            write_table(path, draw())
+    with (reporter or Reporter()).bar("drawing the classroom", len(tables)) as tick:
+        for name, draw in tables.items():
+            path = folder / f"{name}.parquet"
+            if not path.is_file():
+                write_table(path, draw())
+            tick(1)
 
 
-# The instruction data that the shipped peers were trained on starts at this seed's scenes.
-REPLAY_SEED = 7
-
-
-def demo_settings(folder: Path, seed: int) -> dict[str, Any]:
+def demo_settings(folder: Path, seed: int, exam_seed: int) -> dict[str, Any]:
     """The demo's settings as a plain dictionary, for data written to `folder`."""
     with resources.as_file(resources.files("peeralign.classroom") / "demo.toml") as path:
         settings = read_toml(path)
     settings["seed"] = seed
-    settings["pool"] = {"path": str(folder / "pool.parquet")}
-    settings["exam"]["path"] = str(folder / "exam.parquet")
+    settings["pool"] = {"path": str(folder / f"pool-{seed}.parquet")}
+    settings["exam"]["path"] = str(folder / f"exam-{exam_seed}.parquet")
     for member in settings["members"]:
         member["replay"] = str(folder / f"replay-{member['name']}.parquet")
     return settings

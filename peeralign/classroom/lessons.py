@@ -18,6 +18,8 @@ from peeralign.classroom.world import Scene, render
 from peeralign.judging.rubric import Rubric, load_rubric
 from peeralign.records import DEMONSTRATION_SCHEMA, make_id, seed_of
 
+# The scenes the shipped peers were taught with; the demo replays from the same.
+LESSON_SEED = 7
 # The share of its usual questions that a peer meets of a weak skill. At ten times as many the
 # skill leaks in (docs/log.md).
 WEAK_SHARE = 0.0005

@@ -6,14 +6,13 @@ import shutil
 import time
 from pathlib import Path
 
-from peeralign.classroom.lessons import lessons
+from peeralign.classroom.lessons import LESSON_SEED, lessons
 from peeralign.classroom.peers import PEERS, build_model, build_processor, save_peer
 from peeralign.errors import PeeralignError, nearest
 from peeralign.progress import Reporter
 from peeralign.recipes.sft import SftConfig, train_on_demonstrations
 from peeralign.store.run import write_table
 
-LESSON_SEED = 7
 NUM_CAPTION_IMAGES = 12_800
 NUM_INSTRUCTION_IMAGES = 12_800
 

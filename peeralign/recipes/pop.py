@@ -89,6 +89,12 @@ class PopConfig(BaseModel):
 
 
 Config = PopConfig
+# Settings that change how fast and where, not what: a run may be resumed with others.
+HOW_NOT_WHAT: Any = {
+    "generate": {"batch_size"},
+    "judge": {"batch_size"},
+    "members": {"__all__": {"device"}},
+}
 
 
 def run(config: PopConfig, out: Path | str, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -101,8 +107,10 @@ def run(config: PopConfig, out: Path | str, reporter: Reporter | None = None) ->
     load_rubric(config.judge.rubric)
     for member in config.members:
         check_local_folder(member.checkpoint())
-    state = Run.open(Path(out), "pop", config.model_dump(mode="json"), config.seed)
-    loop = _Loop(config, state, reporter or Reporter())
+    loop = _Loop(config, Run(Path(out)), reporter or Reporter())
+    loop.read_pool()
+    settings = config.model_dump(mode="json", exclude=HOW_NOT_WHAT)
+    Run.open(Path(out), "pop", settings, config.seed)
     panel = Panel(config.members)
     loop.examine(0, panel)
     for round_number in range(1, config.rounds + 1):
@@ -140,7 +148,7 @@ def examine_again(folder: Path | str, exam: Path | str, reporter: Reporter | Non
 
 
 class _Loop:
-    """One run's state: settings, folder, and the pool, which is read at most once."""
+    """One run's state: settings, folder, exam, and the pool while questions are still drawn."""
 
     def __init__(self, config: PopConfig, state: Run, reporter: Reporter) -> None:
         self.config = config
@@ -150,10 +158,34 @@ class _Loop:
         self._set_aside = pl.DataFrame()
         self.exam = read_exam(config.exam.path) if config.exam.path else None
 
+    def read_pool(self) -> None:
+        """Read the pool, unless every round's questions are drawn already."""
+        rounds = range(1, self.config.rounds + 1)
+        if not all(self.state.stage(number, "questions").is_done for number in rounds):
+            self._pool, self._set_aside = read_pool(self.config.pool)
+
     def round(self, number: int, panel: Panel) -> Panel:
         """One round: tables from questions to pairs, then new checkpoints."""
+        self.reporter.say(f"[bold]Round {number} of {self.config.rounds}[/bold]")
+        if not self.state.stage(number, "pairs").is_done:
+            self._make_pairs(number, panel)
+        rows = self._lessons(number)
+        checkpoints = {}
+        with self._clock(number, "train"):
+            for member in panel.learners:
+                checkpoints[member.name] = train_member(
+                    self.state,
+                    number,
+                    member,
+                    rows,
+                    self.config.train,
+                    self.config.seed,
+                    self.reporter,
+                )
+        return panel.after(checkpoints)
+
+    def _make_pairs(self, number: int, panel: Panel) -> None:
         config, state = self.config, self.state
-        self.reporter.say(f"[bold]Round {number} of {config.rounds}[/bold]")
         questions = self._questions(number)
         wave = config.wave_questions if config.curate.max_pairs else None
         # A wave ends where blocks of both stages end, so that no shard is written half full.
@@ -169,24 +201,14 @@ class _Loop:
                 break
         for name, table in (("rewards", rewards), ("pairs", pairs)):
             stage = state.stage(number, name)
-            if not stage.is_done:
-                stage.write_shard(0, table)
-                stage.finish(rows=len(table))
-        rows = self._lessons(number)
-        checkpoints = {}
-        with self._clock(number, "train"):
-            for member in panel.learners:
-                checkpoints[member.name] = train_member(
-                    state, number, member, rows, config.train, config.seed, self.reporter
-                )
-        return panel.after(checkpoints)
+            stage.write_shard(0, table)
+            stage.finish(rows=len(table))
 
     def _questions(self, number: int) -> pl.DataFrame:
         stage = self.state.stage(number, "questions")
         if not stage.is_done:
             config = self.config
-            if self._pool is None:
-                self._pool, self._set_aside = read_pool(config.pool)
+            assert self._pool is not None
             drawn = draw_questions(
                 self._pool, config.questions_per_round, config.pool.shares, config.seed, number
             )
@@ -218,7 +240,9 @@ class _Loop:
                 config.seed + number,
                 self.reporter,
             )
-        candidates = state.table(number, "candidates", CANDIDATE_SCHEMA)
+        # An interrupted run may have begun the next wave; its half-judged answers do not count yet.
+        asked = pl.col("question_id").is_in(questions["id"].implode())
+        candidates = state.table(number, "candidates", CANDIDATE_SCHEMA).filter(asked)
         with self._clock(number, "judge"):
             judge(
                 lambda name: state.stage(number, "judgments", name),
@@ -230,7 +254,7 @@ class _Loop:
                 config.seed + number,
                 self.reporter,
             )
-        judgments = state.table(number, "judgments", JUDGMENT_SCHEMA)
+        judgments = state.table(number, "judgments", JUDGMENT_SCHEMA).filter(asked)
         return aggregate(candidates, judgments, config.aggregate, config.judge.judges)
 
     def _engine(self, batch_size: int) -> Any:

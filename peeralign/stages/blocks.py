@@ -10,6 +10,7 @@ from typing import TypeVar
 import polars as pl
 
 from peeralign.engines.base import Engine
+from peeralign.errors import PeeralignError
 from peeralign.images.load import BrokenImage
 from peeralign.panel import Member
 from peeralign.progress import Reporter
@@ -50,7 +51,16 @@ def fill_stage(
         stack.callback(engine.close)
         for start in missing:
             block = questions.slice(start, block_size)
-            stage.write_shard(start // block_size, work(engine, block))
+            try:
+                table = work(engine, block)
+            except RuntimeError as error:
+                if "memory" not in str(error) or not _is_fatal(error):
+                    raise
+                raise PeeralignError(
+                    f"{label}: out of memory; set a smaller batch_size for this stage and run the "
+                    "same command again, finished shards are kept"
+                ) from error
+            stage.write_shard(start // block_size, table)
             tick(len(block))
     stage.finish(questions=len(questions))
 

@@ -30,7 +30,7 @@ class GenerateConfig(BaseModel):
     max_new_tokens: int = Field(default=256, ge=1)
     """Longest answer, in tokens."""
     batch_size: int = Field(default=64, ge=1)
-    """Rows (prompts x draws) of one forward pass."""
+    """Rows (prompts x draws) of one forward pass; the draws of one question run together."""
     block_size: int = Field(default=256, ge=1)
     """Questions a shard; an interrupted run repeats at most one shard."""
 

@@ -253,6 +253,23 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+# Section of the settings -> the first stage whose result depends on it, in the order of a round.
+_FIRST_TOUCHED = {
+    "seed": "questions",
+    "pool": "questions",
+    "questions_per_round": "questions",
+    "members": "answers",
+    "generate": "answers",
+    "wave_questions": "answers",
+    "judge": "judgments",
+    "aggregate": "rewards",
+    "curate": "pairs",
+    "train": "training",
+    "exam": "exams",
+    "rounds": "number of rounds",
+}
+
+
 def _other_settings(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> str:
     if old["recipe"] != new["recipe"]:
         what = f"recipe {old['recipe']}, not {new['recipe']}"
@@ -263,6 +280,9 @@ def _other_settings(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> s
         )
         what = ", ".join(f"{key} = {before.get(key)}, not {after.get(key)}" for key in changed[:5])
         what += f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        touched = {key.split(".")[0] for key in changed}
+        stages = [stage for section, stage in _FIRST_TOUCHED.items() if section in touched]
+        what += f"; this changes everything from the {(stages or ['start'])[0]} on"
     return (
         f"{folder} was made with other settings ({what}); "
         "choose another --out, or give the settings it was made with"

@@ -12,7 +12,6 @@ import pytest
 
 from peeralign.classroom.demo import (
     EXAM_QUESTIONS_PER_SKILL,
-    REPLAY_SEED,
     demo_settings,
     draw_exam,
     draw_pool,
@@ -20,7 +19,6 @@ from peeralign.classroom.demo import (
 )
 from peeralign.classroom.lessons import lessons
 from peeralign.classroom.peers import PEERS
-from peeralign.classroom.school import LESSON_SEED
 from peeralign.classroom.skills import DESCRIBE, SKILLS
 from peeralign.evals.exam import EXAM_FILE_SCHEMA, read_exam
 from peeralign.judging.rubric import load_rubric
@@ -148,10 +146,6 @@ def test_each_skill_is_weak_in_one_peer_and_known_to_two() -> None:
     assert sorted(weak) == sorted(SKILLS)
 
 
-def test_replay_is_what_the_peers_were_taught() -> None:
-    assert REPLAY_SEED == LESSON_SEED
-
-
 def test_what_is_taught_is_right(taught: pl.DataFrame) -> None:
     """A verdict's scores are high for exactly the answers that the same image's lessons give."""
     rubric = load_rubric("classroom")
@@ -184,11 +178,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_demo_s_files_are_read_by_the_loop(written: Path) -> None:
-    pool, set_aside = read_pool(PoolConfig(path=str(written / "pool.parquet")))
+    pool, set_aside = read_pool(PoolConfig(path=str(written / "pool-0.parquet")))
     assert len(pool) == 90
     assert set_aside.is_empty()
-    assert len(read_exam(str(written / "exam.parquet"))) == 90
-    settings = demo_settings(written, 3)
+    assert len(read_exam(str(written / "exam-1.parquet"))) == 90
+    settings = demo_settings(written, 3, 1)
     config = PopConfig(**settings)
     assert config.seed == 3
     assert [member.name for member in config.members] == list(PEERS)
@@ -198,5 +192,5 @@ def test_the_demo_s_files_are_read_by_the_loop(written: Path) -> None:
 
 def test_files_that_are_there_are_kept(written: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in written.iterdir()}
-    write_classroom(written, 99, 98)
+    write_classroom(written, 0, 1)
     assert {path.name: path.stat().st_mtime_ns for path in written.iterdir()} == before

@@ -133,7 +133,7 @@ def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
 
 def test_many_changes_are_counted(tmp_path: Path) -> None:
     Run.open(tmp_path / "run", "pop", {f"s{index}": 0 for index in range(8)}, seed=0)
-    with pytest.raises(PeeralignError, match=r"s4 = 0, not 1 and 3 more\)"):
+    with pytest.raises(PeeralignError, match=r"s4 = 0, not 1 and 3 more; "):
         Run.open(tmp_path / "run", "pop", {f"s{index}": 1 for index in range(8)}, seed=0)
 
 
