@@ -27,7 +27,14 @@ STABILISERS = {
 }
 VARIANTS: dict[str, list[str]] = {
     "pop": [],
-    "random rewards": ["judge.readout=random"],
+    # Means of three random scores hardly ever reach the thresholds, so these are replaced by the
+    # number of pairs that the panel gives.
+    "random rewards": [
+        "judge.readout=random",
+        "curate.min_chosen_reward=0",
+        "curate.min_margin=0",
+        "curate.max_pairs=540",
+    ],
     "each judges itself": [],
     "SFT on the chosen": ["train.objective=sft"],
     "pure SimPO": [setting for settings in STABILISERS.values() for setting in settings],

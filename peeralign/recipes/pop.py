@@ -102,6 +102,7 @@ def run(config: PopConfig, out: Path | str, reporter: Reporter | None = None) ->
 
     Raises PeeralignError for settings, pools, members or folders that cannot be used.
     """
+    Run.check_usable(Path(out))
     check_panel(config.members)
     # Before the folder is made: a corrected mistake must not look like other settings.
     load_rubric(config.judge.rubric)

@@ -20,6 +20,7 @@ from peeralign.records import (
     REWARD_SCHEMA,
 )
 from peeralign.report.scores import Exam, read_exam
+from peeralign.stages.curate import best_and_worst
 from peeralign.store.run import Run
 
 BINS_PER_UNIT = 20
@@ -355,11 +356,12 @@ def _yields(rewards: pl.LazyFrame | None, curate: dict[str, Any]) -> Yield | Non
         own = (float(curate["min_chosen_reward"]), float(curate["min_margin"]))
     chosen = sorted({*CHOSEN_LEVELS, *(own[:1] if own else ())})
     margins = sorted({*MARGIN_LEVELS, *(own[1:] if own else ())})
-    # As in curate: rounded rewards, thresholds met but for the last bits, and a tie is no pair.
-    reward = pl.col("reward").round(9)
-    per_question = rewards.group_by("question_id").agg(
-        reward.max().alias("best"), (reward.max() - reward.min()).alias("margin")
+    picked = best_and_worst(rewards, float(curate.get("tie_tolerance", 0.0)))
+    per_question = picked.select(
+        pl.col("chosen_reward").alias("best"),
+        (pl.col("chosen_reward") - pl.col("rejected_reward")).alias("margin"),
     )
+    # As in curate: thresholds are met but for the last bits, and a tie is no pair.
     meets = [
         (pl.col("best") >= c - 1e-9) & (pl.col("margin") >= m - 1e-9) & (pl.col("margin") > 0)
         for m in margins

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,7 +31,10 @@ class CurateConfig(BaseModel):
     agrees on it, and its answer is kept fresh by cross-entropy alone."""
 
 
-def best_and_worst(rewards: pl.DataFrame, tie_tolerance: float = 0.0) -> pl.DataFrame:
+Table = TypeVar("Table", pl.DataFrame, pl.LazyFrame)
+
+
+def best_and_worst(rewards: Table, tie_tolerance: float = 0.0) -> Table:
     """Each question's chosen and rejected answer, with rewards.
 
     Answers within `tie_tolerance` of the highest (or the lowest) reward are tied; a tie goes to

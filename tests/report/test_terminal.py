@@ -174,7 +174,7 @@ def test_unscored_judgments_keep_reason_and_reply(whole_run: Run) -> None:
 
 def test_unscored_rewards_say_why(whole_run: Run) -> None:
     stage = whole_run.stage(1, "rewards")
-    unscored = [("q1", "a2", "x", None, None, 0), ("q1", "a9", "y", None, None, 0)]
+    unscored = [("q1", "a2", "x", 1, None, None, 0), ("q1", "a9", "y", 1, None, None, 0)]
     rows = pl.DataFrame(unscored, schema=REWARD_SCHEMA, orient="row")
     stage.write_shard(0, rows)
     found = select_rows(whole_run.folder, "rewards", unscored=True)

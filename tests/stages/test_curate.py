@@ -16,7 +16,12 @@ OPEN = CurateConfig(min_chosen_reward=0.0, min_margin=0.0)
 
 def rewards(*rows: tuple[str, str, float | None]) -> pl.DataFrame:
     """Rewards from (question, answer, reward); an answer's text is its id in capitals."""
-    full = [(question, name, name.upper(), reward, 0.0, 3) for question, name, reward in rows]
+    return drawn_rewards(*((*row, 1) for row in rows))
+
+
+def drawn_rewards(*rows: tuple[str, str, float | None, int]) -> pl.DataFrame:
+    """The same from (question, answer, reward, number of draws)."""
+    full = [(q, name, name.upper(), draws, reward, 0.0, 3) for q, name, reward, draws in rows]
     return pl.DataFrame(full, schema=REWARD_SCHEMA, orient="row")
 
 
@@ -176,3 +181,45 @@ def test_a_question_whose_pair_was_not_needed_can_anchor() -> None:
     kept = anchors(AGREED, pairs, config)
     assert len(kept) == 1
     assert kept["question_id"][0] != paired
+
+
+TIED = drawn_rewards(
+    ("q", "a", 0.90, 1),
+    ("q", "b", 0.88, 9),
+    ("q", "c", 0.84, 20),
+    ("q", "d", 0.40, 2),
+    ("q", "e", 0.22, 6),
+    ("q", "f", 0.20, 1),
+)
+
+
+def test_exact_ties_go_to_the_answer_drawn_most_often() -> None:
+    table = drawn_rewards(
+        ("q", "a", 0.9, 1), ("q", "b", 0.9, 5), ("q", "c", 0.2, 1), ("q", "d", 0.2, 3)
+    )
+    assert sides(curate(table, OPEN)) == {"q": ("B", "D")}
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "expected"),
+    [(0.0, ("A", "F")), (0.02, ("B", "E")), (0.05, ("B", "E")), (0.06, ("C", "E"))],
+)
+def test_a_tolerance_widens_what_counts_as_a_tie(
+    tolerance: float, expected: tuple[str, str]
+) -> None:
+    config = OPEN.model_copy(update={"tie_tolerance": tolerance})
+    assert sides(curate(TIED, config)) == {"q": expected}
+
+
+def test_thresholds_hold_for_the_answers_that_were_picked() -> None:
+    # The best reward is 0.90, but the answer that is picked among the ties has 0.88.
+    tied = OPEN.model_copy(update={"tie_tolerance": 0.05})
+    assert len(curate(TIED, tied.model_copy(update={"min_chosen_reward": 0.88}))) == 1
+    assert curate(TIED, tied.model_copy(update={"min_chosen_reward": 0.89})).is_empty()
+    assert len(curate(TIED, tied.model_copy(update={"min_margin": 0.66}))) == 1
+    assert curate(TIED, tied.model_copy(update={"min_margin": 0.67})).is_empty()
+
+
+def test_when_all_answers_are_tied_there_is_no_pair() -> None:
+    everything = OPEN.model_copy(update={"tie_tolerance": 1.0})
+    assert curate(TIED, everything).is_empty()

@@ -150,13 +150,11 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     assert Run.open(tmp_path / "empty", "pop", SETTINGS, seed=0).manifest()["recipe"] == "pop"
 
 
-@pytest.mark.xfail(strict=True, reason="a killed first write of the manifest blocks its folder")
 def test_a_leftover_of_the_manifest_does_not_block_the_folder(tmp_path: Path) -> None:
     (tmp_path / ".manifest.json.123.part").write_text("{")
     assert Run.open(tmp_path, "pop", SETTINGS, seed=0).manifest()["recipe"] == "pop"
 
 
-@pytest.mark.xfail(strict=True, reason="shards' paths are expanded as glob patterns")
 def test_a_folder_with_brackets_in_its_name(tmp_path: Path) -> None:
     stage = Stage(tmp_path / "run[1]")
     stage.write_shard(0, numbers(1))
