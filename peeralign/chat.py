@@ -120,4 +120,5 @@ class ChatFormat:
             return_tensors="pt",
             add_special_tokens=not self.template_has_bos,
         )
-        return dict(batch)
+        # PaliGemma's processor adds labels; with them the model computes a loss of its own.
+        return {name: value for name, value in batch.items() if name != "labels"}

@@ -58,6 +58,11 @@ def can_share_prefix(model: Any, collator: TreeCollator, trees: list[Tree]) -> b
     Run once per loaded model on a few of its own trees. Models with attention over the whole
     prefix or with three-axis positions fail it and train on the plain layout.
     """
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    if window and window < collator.max_tokens:
+        # The tree's mask has no window, which trees shorter than the window do not show.
+        log.info("attention window of %d tokens: one row an answer", window)
+        return False
     tolerance = 2e-3 if model.dtype == torch.float32 else 5e-2
     keep = takes_logits_to_keep(model)
     # A branch that stands alone, or first, is laid out alike either way and proves nothing.

@@ -1,0 +1,269 @@
+"""Members of other families: everything the library computes, against `transformers` itself.
+
+The reference is always the processor's own `apply_chat_template` and plain forward passes of one
+row without padding, cache or position ids.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from peeralign.engines.base import AnswerRequest, JudgeRequest, Sampling
+from peeralign.engines.local import LocalEngine
+from peeralign.images.load import open_image
+from peeralign.judging.rubric import load_rubric
+from peeralign.progress import Reporter
+from peeralign.stages.train import demonstration_tree
+from peeralign.training import trainer
+from peeralign.training.config import TrainConfig
+from peeralign.training.fit import Job, fit, part_of
+from peeralign.training.tree import Branch, Tree, TreeCollator
+
+# PaliGemma's processor, on its own tensors.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+QUESTIONS = ["what?", "which shape is left of the red circle in the picture", "how many crosses?"]
+SIZES = [(32, 32), (70, 20), (40, 90)]
+RUBRIC = load_rubric("classroom")
+# These may compute an image once for both answers of a pair; the others' masks forbid it.
+SHARE_PREFIX = {"llava", "llava-bos", "llava-next", "idefics3"}
+# The families in whose masks a token of an answer has type 1 (in Gemma3's, it is an image's).
+ANSWER_TYPE = {"paligemma": 1}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A checkpoint as the library and as `transformers` load it."""
+
+    name: str
+    folder: Path
+    engine: LocalEngine
+    model: Any
+    processor: Any
+
+    def inputs(self, images: list[Image.Image], texts: list[str]) -> dict[str, Tensor]:
+        chats = [
+            [
+                {
+                    "role": "user",
+                    "content": [{"type": "image", "image": image}, {"type": "text", "text": text}],
+                }
+            ]
+            for image, text in zip(images, texts, strict=True)
+        ]
+        inputs = self.processor.apply_chat_template(
+            chats,
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=True,
+            processor_kwargs={"padding": True, "return_tensors": "pt"},
+        )
+        inputs.pop("labels", None)
+        return dict(inputs)
+
+    @torch.no_grad()
+    def next_logits(self, image: Image.Image, text: str, reply: list[int]) -> Tensor:
+        """The logits that predict each token of a reply, and the one after it."""
+        inputs = self.inputs([image], [text])
+        tail = torch.tensor([reply], dtype=torch.long)
+        start = inputs["input_ids"].shape[1] - 1
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], tail], dim=1)
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        if "token_type_ids" in inputs:
+            types = torch.full_like(tail, ANSWER_TYPE.get(self.name, 0))
+            inputs["token_type_ids"] = torch.cat([inputs["token_type_ids"], types], dim=1)
+        return self.model(**inputs).logits[0, start:]
+
+    def mean_logp(self, image: Image.Image, text: str, answer: str) -> float:
+        tokenizer = self.processor.tokenizer
+        ids = tokenizer(answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        logps = self.next_logits(image, text, ids)[:-1].log_softmax(dim=-1)
+        return logps[torch.arange(len(ids)), ids].mean().item()
+
+
+@pytest.fixture(scope="module")
+def member(family: Path) -> Member:
+    return Member(
+        family.name,
+        family,
+        LocalEngine(str(family), "cpu", min_label_mass=0.0),
+        AutoModelForImageTextToText.from_pretrained(family, dtype=torch.float32).eval(),
+        AutoProcessor.from_pretrained(family),
+    )
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Image.Image]:
+    rng = np.random.default_rng(3)
+    pictures = [rng.integers(0, 256, (high, wide, 3), dtype=np.uint8) for wide, high in SIZES]
+    return [Image.fromarray(picture) for picture in pictures]
+
+
+@pytest.fixture(scope="module")
+def stored(images: list[Image.Image]) -> list[dict[str, bytes | str | None]]:
+    files: list[dict[str, bytes | str | None]] = []
+    for image in images:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        files.append({"bytes": buffer.getvalue(), "path": None})
+    return files
+
+
+def asked(images: list[Image.Image], draws: int) -> list[AnswerRequest]:
+    seeds = [tuple(range(10 * place, 10 * place + draws)) for place in range(len(images))]
+    return [AnswerRequest(*request) for request in zip(images, QUESTIONS, seeds, strict=True)]
+
+
+def test_greedy_answers_are_those_of_transformers(
+    member: Member, images: list[Image.Image]
+) -> None:
+    inputs = member.inputs(images, QUESTIONS)
+    ids = member.model.generate(**inputs, do_sample=False, max_new_tokens=12)
+    tokenizer = member.processor.tokenizer
+    expected = [
+        tokenizer.decode(row, skip_special_tokens=True).strip()
+        for row in ids[:, inputs["input_ids"].shape[1] :]
+    ]
+    # A random model that says the same to all would prove little.
+    assert len(set(expected)) == len(expected)
+    found = member.engine.answer(asked(images, 1), Sampling(max_new_tokens=12))
+    assert [draw.text or "" for (draw,) in found] == expected
+
+
+def test_draws_do_not_depend_on_the_batch(member: Member, images: list[Image.Image]) -> None:
+    sampling = Sampling(num_draws=3, temperature=1.0, top_p=0.95, max_new_tokens=6)
+    expected = member.engine.answer(asked(images, 3), sampling)
+    assert len({draw.text for draws in expected for draw in draws}) > 6
+    small = LocalEngine(str(member.folder), "cpu", batch_size=3)
+    assert small.answer(asked(images, 3), sampling) == expected
+
+
+def test_scores_are_those_of_full_forward_passes(member: Member, images: list[Image.Image]) -> None:
+    texts = [
+        RUBRIC.fill(question, answer)
+        for question, answer in zip(QUESTIONS, ["red", "a long answer of words", ""], strict=True)
+    ]
+    tokenizer = member.processor.tokenizer
+    rows = [
+        tokenizer(RUBRIC.verdict([label] * len(RUBRIC.axes)), add_special_tokens=False)["input_ids"]
+        for label in RUBRIC.labels
+    ]
+    places = [place for place, ids in enumerate(zip(*rows, strict=True)) if len(set(ids)) > 1]
+    labels = torch.tensor(RUBRIC.labels, dtype=torch.float32)
+    expected, greedy = [], []
+    for image, text in zip(images, texts, strict=True):
+        reply, means, digits = list(rows[0]), [], []
+        for place in places:
+            logits = member.next_logits(image, text, reply[:place])[-1]
+            probs = logits[[row[place] for row in rows]].softmax(dim=-1)
+            best = int(probs.argmax())
+            reply[place] = rows[best][place]
+            means.append((probs @ labels).item())
+            digits.append(float(RUBRIC.labels[best]))
+        expected.append(means)
+        greedy.append(digits)
+    requests = [JudgeRequest(image, text) for image, text in zip(images, texts, strict=True)]
+    read = [verdict.axes for verdict in member.engine.judge(requests, RUBRIC, "greedy")]
+    assert read == greedy
+    for verdict, means in zip(
+        member.engine.judge(requests, RUBRIC, "expected"), expected, strict=True
+    ):
+        assert verdict.axes == pytest.approx(means, abs=1e-3)
+
+
+def test_training_starts_at_the_loss_of_plain_rows(
+    member: Member,
+    images: list[Image.Image],
+    stored: list[dict[str, bytes | str | None]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chat = member.engine.chat
+    answers = [("red", "a blue cross and a green square"), ("3 crosses", "no")]
+    trees = [
+        Tree(
+            stored[place],
+            chat.prompt(QUESTIONS[place]),
+            (Branch("", chosen, "chosen"), Branch("", rejected, "rejected")),
+        )
+        for place, (chosen, rejected) in zip((1, 2), answers, strict=True)
+    ]
+    terms = []
+    for place, pair in zip((1, 2), answers, strict=True):
+        chosen, rejected = (member.mean_logp(images[place], QUESTIONS[place], a) for a in pair)
+        z = 2.0 * (chosen - rejected - 0.5)
+        terms.append(math.log1p(math.exp(-z)) - chosen)
+    losses, layouts = [], []
+    real_loss, real_check = trainer.objective_loss, trainer.can_share_prefix
+
+    def spy_loss(*args: Any) -> Any:
+        result = real_loss(*args)
+        losses.append(result[0].item())
+        return result
+
+    def spy_check(*args: Any) -> bool:
+        layouts.append(real_check(*args))
+        return layouts[-1]
+
+    monkeypatch.setattr("peeralign.training.trainer.objective_loss", spy_loss)
+    monkeypatch.setattr("peeralign.training.fit.can_share_prefix", spy_check)
+    config = TrainConfig(batch_size=2, train_parts=["vision", "projector", "language"])
+    job = Job(
+        str(member.folder), tmp_path / "scratch", tmp_path / "final", 1e-3, 0, "learns", "cpu"
+    )
+    objective = trainer.Objective(nll_weight=1.0)
+    sequence = trainer.TreeSequence(trees.__getitem__, [0, 1] * 3)
+    fit(job, sequence, config, objective, Reporter())
+    assert layouts == [member.name in SHARE_PREFIX]
+    assert losses[0] == pytest.approx(sum(terms) / 2, abs=1e-4)
+    assert len(losses) == 3
+    assert losses[2] < losses[0]
+    learnt = LocalEngine(str(tmp_path / "final"), "cpu")
+    assert all(torch.isfinite(weight).all() for weight in learnt.model.parameters())
+
+
+def test_a_demonstration_is_asked_like_a_question(
+    member: Member, stored: list[dict[str, bytes | str | None]]
+) -> None:
+    chat, share = member.engine.chat, member.name in SHARE_PREFIX
+    exchanges = [{"prompt": QUESTIONS[1], "response": "red"}]
+    tree = demonstration_tree(chat, {"image": stored[1], "exchanges": exchanges})
+    batch = TreeCollator(chat, open_image, 512, share)([tree])
+    asked = member.inputs([open_image(stored[1])], [QUESTIONS[1]])["input_ids"][0].tolist()
+    assert batch.model_inputs["input_ids"][0].tolist() == asked + chat.response_ids("red")
+
+
+def test_every_part_is_found(member: Member) -> None:
+    names = [name for name, _ in member.model.named_parameters()]
+    assert {part_of(name) for name in names} == {"vision", "projector", "language"}
+    encoder = [name for name in names if "encoder.layers" in name]
+    assert {part_of(name) for name in encoder} == {"vision"}
+    assert part_of("lm_head.weight") == "language"
+
+
+def test_special_tokens_in_an_answer_stay_text(member: Member, images: list[Image.Image]) -> None:
+    chat = member.engine.chat
+    special = {*chat.tokenizer.all_special_ids, *chat.tokenizer.get_added_vocab().values()}
+
+    def counts(answer: str) -> list[int]:
+        prompt = chat.prompt(RUBRIC.fill("what?", answer))
+        ids = chat.encode([prompt], images[1:2])["input_ids"][0].tolist()
+        return [ids.count(token) for token in sorted(special)]
+
+    assert chat.image_token in chat.controls
+    hostile = " ".join(chat.controls)
+    assert counts(hostile) == counts("red")
+    assert not special & set(chat.text_ids(hostile))
+    assert member.engine.judge(
+        [JudgeRequest(images[1], RUBRIC.fill("what?", hostile))], RUBRIC, "expected"
+    )[0].axes
