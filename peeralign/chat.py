@@ -79,6 +79,20 @@ class ChatFormat:
         # A tokenizer that adds its own BOS must not add a second one to the template's.
         bos = self.tokenizer.bos_token
         self.template_has_bos = bool(bos) and rendered.startswith(bos)
+        self.end_id = self._end_of_turn(message)
+
+    def _end_of_turn(self, message: list[dict[str, Any]]) -> int:
+        """The special token the template writes after a reply (Gemma 3's is not its EOS)."""
+        reply = {"role": "assistant", "content": [{"type": "text", "text": _IMAGE_SLOT * 2}]}
+        try:
+            rendered = self.processor.apply_chat_template([*message, reply])
+        except (TemplateError, TypeError, ValueError, KeyError):
+            return self.tokenizer.eos_token_id
+        behind = rendered.rpartition(_IMAGE_SLOT * 2)[2].lstrip()
+        ends = [control for control in self.controls if behind.startswith(control)]
+        return (
+            self.tokenizer.convert_tokens_to_ids(ends[0]) if ends else self.tokenizer.eos_token_id
+        )
 
     def prompt(self, text: str) -> str:
         """The whole prompt of a user turn: image, `text`, and the start of the reply."""
@@ -108,7 +122,7 @@ class ChatFormat:
 
     def response_ids(self, text: str) -> list[int]:
         """Token ids of a reply in training: its text, then end of turn."""
-        return [*self.text_ids(text), self.tokenizer.eos_token_id]
+        return [*self.text_ids(text), self.end_id]
 
     def encode(self, prompts: list[str], images: list[Any]) -> dict[str, Any]:
         """Left-padded model inputs for a batch of (prompt, one image), as PyTorch tensors."""

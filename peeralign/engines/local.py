@@ -121,7 +121,9 @@ class LocalEngine:
         self.last_only = {"logits_to_keep": 1} if keeps else {}
         eos = self.model.generation_config.eos_token_id
         ends = eos if isinstance(eos, list) else [eos]
-        self.end_ids = {i for i in (*ends, self.chat.tokenizer.eos_token_id) if i is not None}
+        self.end_ids = {
+            i for i in (*ends, self.chat.tokenizer.eos_token_id, self.chat.end_id) if i is not None
+        }
 
     def close(self) -> None:
         del self.model

@@ -156,12 +156,7 @@ class TreeCollator:
         model_inputs = dict(inputs)
         model_inputs["input_ids"] = torch.cat([prefix_BP, tail_BR], dim=1)
         if "token_type_ids" in inputs:
-            types_BP = inputs["token_type_ids"]
-            # Gemma 3 marks image tokens with 1, all else with 0. PaliGemma marks the prompt, image
-            # included, with 0 and the answer with 1: with 0 an answer would see its own future.
-            tail_type = 0 if types_BP.any() else 1
-            types_BR = torch.full_like(tail_BR, tail_type)
-            model_inputs["token_type_ids"] = torch.cat([types_BP, types_BR], dim=1)
+            model_inputs["token_type_ids"] = _with_types(inputs["token_type_ids"], tail_BR)
         if self.share_prefix:
             length_B1 = prefix_mask_BP.sum(dim=1, keepdim=True)
             prefix_positions_BP = (prefix_mask_BP.cumsum(dim=1) - 1).clamp(min=0)
@@ -188,6 +183,16 @@ class TreeCollator:
         prompt = self.chat.prompt_ids(branch.prompt) if branch.prompt else []
         response = self.chat.response_ids(branch.response)
         return prompt, response[: max(1, room - len(prompt))]
+
+
+def _with_types(types_BP: Tensor, tail_BR: Tensor) -> Tensor:
+    """The prefix's token types, and those of its branches behind them.
+
+    Gemma 3 marks image tokens with 1, all else with 0. PaliGemma marks the prompt, image included,
+    with 0 and the answer with 1: with 0 an answer would see its own future.
+    """
+    tail_type = 0 if types_BP.any() else 1
+    return torch.cat([types_BP, torch.full_like(tail_BR, tail_type)], dim=1)
 
 
 def _tree_mask(prefix_mask_BP: Tensor, branch_BR: Tensor) -> Tensor:

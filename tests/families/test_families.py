@@ -41,6 +41,10 @@ SHARE_PREFIX = {"llava", "llava-bos", "llava-next", "idefics3"}
 ANSWER_TYPE = {"paligemma": 1}
 
 
+# Where a turn does not end with the tokenizer's EOS.
+END_OF_TURN = {"idefics3": "<end_of_utterance>", "gemma3": "<end_of_turn>"}
+
+
 @dataclass(frozen=True)
 class Member:
     """A checkpoint as the library and as `transformers` load it."""
@@ -86,7 +90,8 @@ class Member:
 
     def mean_logp(self, image: Image.Image, text: str, answer: str) -> float:
         tokenizer = self.processor.tokenizer
-        ids = tokenizer(answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        end = tokenizer.convert_tokens_to_ids(END_OF_TURN.get(self.name, tokenizer.eos_token))
+        ids = tokenizer(answer, add_special_tokens=False)["input_ids"] + [end]
         logps = self.next_logits(image, text, ids)[:-1].log_softmax(dim=-1)
         return logps[torch.arange(len(ids)), ids].mean().item()
 
