@@ -111,12 +111,14 @@ def test_recipe_of_ones_own(mistake: Mistake, tmp_path: Path) -> None:
 def test_member_folder_that_does_not_exist(mistake: Mistake, recipe: Path) -> None:
     said = mistake("run", str(recipe), "--out", str(recipe.parent / "run"))
     assert said == f"no member at {recipe.parent / 'ada'}: the folder does not exist"
+    assert not (recipe.parent / "run").exists()
 
 
 def test_member_folder_without_a_model(mistake: Mistake, recipe: Path) -> None:
     (recipe.parent / "ada").mkdir()
     said = mistake("run", str(recipe), "--out", str(recipe.parent / "run"))
     assert said.startswith(f"the member folder {recipe.parent / 'ada'} holds no model")
+    assert not (recipe.parent / "run").exists()
 
 
 def test_member_without_an_image_processor(mistake: Mistake, recipe: Path) -> None:
@@ -151,6 +153,19 @@ def test_unknown_rubric(mistake: Mistake, tmp_path: Path) -> None:
     assert said.endswith("; did you mean 'five_axis'?")
     path = tmp_path / "mine.toml"
     assert mistake("doctor", "--rubric", str(path)).startswith(f"no rubric file at {path}")
+
+
+@pytest.mark.parametrize("rubric", ["five_axes", "none.toml", "broken.toml"])
+def test_a_rubric_that_cannot_be_used_leaves_no_run(
+    mistake: Mistake, recipe: Path, rubric: str
+) -> None:
+    (recipe.parent / "broken.toml").write_text("version = 1\n")
+    name = str(recipe.parent / rubric) if rubric.endswith(".toml") else rubric
+    folder = recipe.parent / "run"
+    said = mistake("run", str(recipe), "--out", str(folder), "--set", f'judge.rubric="{name}"')
+    assert "rubric" in said
+    assert name in said
+    assert not folder.exists()
 
 
 def test_folder_that_is_no_run(mistake: Mistake, recipe: Path) -> None:

@@ -164,6 +164,38 @@ def test_yield_agrees_with_curate(whole_run: Run) -> None:
             assert yields.counts[m][c] == len(curate(rewards, config)), (chosen, margin)
 
 
+# Best 1.0 and 0.95, worst 0.3 and 0.25; among the ties the middle ones were drawn most often.
+TIED = [
+    ("t", "b1", "a", 1, 1.0, 0.0, 2),
+    ("t", "b2", "b", 5, 0.95, 0.0, 2),
+    ("t", "b3", "c", 4, 0.3, 0.0, 2),
+    ("t", "b4", "d", 1, 0.25, 0.0, 2),
+]
+
+
+@pytest.mark.parametrize(("tolerance", "own_count"), [(None, 2), (0.0, 2), (0.05, 1), (1.0, 0)])
+def test_yield_follows_the_run_s_tie_tolerance(
+    new_run: NewRun, tolerance: float | None, own_count: int
+) -> None:
+    settings = {"min_chosen_reward": 0.9, "min_margin": 0.7}
+    if tolerance is not None:
+        settings["tie_tolerance"] = tolerance
+    run = new_run(exam=None, curate=settings)
+    # At no tolerance both questions reach a margin of 0.7; at 0.05 the first has 0.95 - 0.3.
+    plain = [("u", "b5", "e", 1, 0.9, 0.0, 2), ("u", "b6", "f", 9, 0.2, 0.0, 2)]
+    rewards = pl.DataFrame(TIED + plain, schema=REWARD_SCHEMA, orient="row")
+    run.stage(1, "rewards").write_shard(0, rewards)
+    yields = collect(run).rounds[0].yields
+    assert yields is not None
+    assert yields.own_count == own_count
+    for m, margin in enumerate(yields.margins):
+        for c, chosen in enumerate(yields.chosen):
+            config = CurateConfig(
+                min_chosen_reward=chosen, min_margin=margin, tie_tolerance=tolerance or 0.0
+            )
+            assert yields.counts[m][c] == len(curate(rewards, config)), (chosen, margin)
+
+
 def test_gallery_joins_authors_and_verdicts(whole_run: Run, write: SimpleNamespace) -> None:
     first, second = collect_gallery(whole_run, 1)
     assert first.chosen.authors == {"ada": 2, "ben": 1}

@@ -127,6 +127,15 @@ def test_all_judges() -> None:
     }
 
 
+@pytest.mark.parametrize("judges", ["all", "others", "self"])
+@pytest.mark.parametrize("scores", [SHARED_SCORES, judgments()])
+def test_draws_are_counted_over_all_authors(
+    judges: Literal["all", "others", "self"], scores: pl.DataFrame
+) -> None:
+    table = aggregate(SHARED, scores, AggregateConfig(), judges)
+    assert dict(table.select("answer_id", "num_draws").iter_rows()) == {"a": 3, "b": 1, "c": 1}
+
+
 def test_others_judge_each_candidate() -> None:
     # "a": ada's two draws get (0.6 + 1.0) / 2 = 0.8, variance 0.04; ben's draw gets
     # (0.2 + 1.0) / 2 = 0.6, variance 0.16. Means over the three draws: 2.2 / 3 and 0.24 / 3.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -223,3 +225,78 @@ def test_thresholds_hold_for_the_answers_that_were_picked() -> None:
 def test_when_all_answers_are_tied_there_is_no_pair() -> None:
     everything = OPEN.model_copy(update={"tie_tolerance": 1.0})
     assert curate(TIED, everything).is_empty()
+
+
+def test_equal_draws_among_near_ties_go_to_the_smaller_id() -> None:
+    table = drawn_rewards(
+        ("q", "b", 0.9, 2), ("q", "a", 0.88, 2), ("q", "d", 0.22, 3), ("q", "e", 0.2, 3)
+    )
+    tied = OPEN.model_copy(update={"tie_tolerance": 0.02})
+    assert sides(curate(table, OPEN)) == {"q": ("B", "E")}
+    assert sides(curate(table, tied)) == {"q": ("A", "D")}
+
+
+def test_the_pair_holds_the_rewards_of_the_answers_that_were_picked() -> None:
+    pair = curate(TIED, OPEN.model_copy(update={"tie_tolerance": 0.05})).row(0, named=True)
+    assert (pair["chosen_answer_id"], pair["chosen_reward"]) == ("b", 0.88)
+    assert (pair["rejected_answer_id"], pair["rejected_reward"]) == ("e", 0.22)
+
+
+def test_near_ties_that_meet_in_the_middle_are_no_pair() -> None:
+    # Within 0.3 of the best and of the worst alike, "b" would be chosen and rejected.
+    table = drawn_rewards(("q", "a", 1.0, 1), ("q", "b", 0.7, 5), ("q", "c", 0.4, 1))
+    assert sides(curate(table, OPEN)) == {"q": ("A", "C")}
+    assert curate(table, OPEN.model_copy(update={"tie_tolerance": 0.3})).is_empty()
+
+
+def test_draws_do_not_make_an_unscored_answer_count() -> None:
+    table = drawn_rewards(("q", "a", None, 99), ("q", "b", 0.9, 1), ("q", "c", 0.5, 1))
+    tied = OPEN.model_copy(update={"tie_tolerance": 0.1})
+    assert sides(curate(table, tied)) == {"q": ("B", "C")}
+
+
+def test_an_anchor_is_the_answer_drawn_most_often_among_the_ties() -> None:
+    table = AGREED.with_columns(
+        num_draws=pl.when(pl.col("answer_id") == "s0").then(7).otherwise(1).cast(pl.Int32)
+    )
+    config = CurateConfig(anchor_share=0.5, tie_tolerance=0.05)
+    kept = anchors(table, curate(table, config), config)
+    # Ordered by answer id: r1 and r2 come before s0, so two anchors would leave it out.
+    assert kept.rows() == [("k1", "R1"), ("k2", "R2")]
+    everyone = config.model_copy(update={"anchor_share": 9.0})
+    assert ("k0", "S0") in anchors(table, curate(table, everyone), everyone).rows()
+
+
+def test_no_tolerance_below_zero() -> None:
+    with pytest.raises(ValueError, match="tie_tolerance"):
+        CurateConfig(tie_tolerance=-0.01)
+
+
+def pick(answers: list[tuple[str, float, int]], tolerance: float) -> tuple[str, str] | None:
+    """The rule in plain words, for one question of (answer, reward in hundredths, draws)."""
+    best, worst = (f(reward for _, reward, _ in answers) for f in (max, min))
+    near_best = [a for a in answers if best - a[1] <= tolerance]
+    near_worst = [a for a in answers if a[1] - worst <= tolerance]
+    chosen, rejected = (min(near, key=lambda a: (-a[2], a[0])) for near in (near_best, near_worst))
+    # Whoever is picked on both sides is the same answer: a pair never prefers the lower reward.
+    assert chosen == rejected or chosen[1] >= rejected[1]
+    return (chosen[0], rejected[0]) if chosen[1] > rejected[1] else None
+
+
+@pytest.mark.parametrize("tolerance", [0, 4, 20, 50])
+def test_any_question_follows_the_rule(tolerance: int) -> None:
+    rng = random.Random(tolerance)
+    expected, rows = {}, []
+    for number in range(200):
+        answers = [
+            (f"q{number}-{name}", rng.randrange(20, 101, 4), rng.randint(1, 4))
+            for name in "abcdefgh"[: rng.randint(1, 8)]
+        ]
+        pair = pick(answers, tolerance)
+        if pair:
+            expected[f"q{number}"] = tuple(name.upper() for name in pair)
+        rows += [(f"q{number}", name, reward / 100, draws) for name, reward, draws in answers]
+    rng.shuffle(rows)
+    config = OPEN.model_copy(update={"tie_tolerance": tolerance / 100})
+    assert sides(curate(drawn_rewards(*rows), config)) == expected
+    assert len(expected) > 20
