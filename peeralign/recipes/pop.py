@@ -25,7 +25,7 @@ from peeralign.engines.base import Engine
 from peeralign.errors import PeeralignError
 from peeralign.evals.exam import read_exam, sit_exam, skill_scores
 from peeralign.judging.rubric import load_rubric
-from peeralign.panel import Member, Panel, check_local_folder, check_panel
+from peeralign.panel import Member, Panel, check_panel
 from peeralign.progress import Reporter
 from peeralign.records import (
     CANDIDATE_SCHEMA,
@@ -102,12 +102,14 @@ def run(config: PopConfig, out: Path | str, reporter: Reporter | None = None) ->
 
     Raises PeeralignError for settings, pools, members or folders that cannot be used.
     """
+    from peeralign.engines.local import load_processor
+
     Run.check_usable(Path(out))
     check_panel(config.members)
     # Before the folder is made: a corrected mistake must not look like other settings.
     load_rubric(config.judge.rubric)
     for member in config.members:
-        check_local_folder(member.checkpoint())
+        load_processor(member.checkpoint(), member.trust_remote_code)
     loop = _Loop(config, Run(Path(out)), reporter or Reporter())
     loop.read_pool()
     settings = config.model_dump(mode="json", exclude=HOW_NOT_WHAT)
