@@ -173,6 +173,11 @@ class _Loop:
         if not self.state.stage(number, "pairs").is_done:
             self._make_pairs(number, panel)
         rows = self._lessons(number)
+        if rows.is_empty():
+            self.reporter.say(
+                "no pair reached both thresholds, so members keep their weights; the report shows "
+                "how many pairs other thresholds would give"
+            )
         checkpoints = {}
         with self._clock(number, "train"):
             for member in panel.learners:
