@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from peeralign.errors import PeeralignError
+from peeralign.escape import Escaper
 
 _IMAGE_SLOT = "\x00text\x00"
 
@@ -26,31 +27,12 @@ def image_token(processor: Any) -> str:
     return token if isinstance(token, str) else str(token)
 
 
-def control_strings(tokenizer: Any) -> list[str]:
-    """Every string this tokenizer turns into a special or added token, longest first."""
-    specials = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())
-    return sorted((text for text in specials if text.strip()), key=len, reverse=True)
-
-
-def escape_controls(text: str, controls: list[str]) -> str:
-    """Break every control string in `text` with a zero-width space, so it stays plain text.
-
-    The text comes from users and candidates; without this an answer that holds ``<image>`` would
-    add an image to the judge's prompt.
-    """
-    for control in controls:
-        if control in text:
-            text = text.replace(control, f"{control[0]}\u200b{control[1:]}")
-    return text
-
-
 class ChatFormat:
     """Renders prompts for one processor. Built once per loaded model."""
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        self.controls = control_strings(self.tokenizer)
         self.image_token = image_token(processor)
         if processor.chat_template is None:
             raise PeeralignError(
@@ -74,6 +56,8 @@ class ChatFormat:
                 "message; use the template its model card shows"
             )
         self.before, self.after = rendered.split(_IMAGE_SLOT)
+        self.escaper = Escaper(self.tokenizer, processor, self.before, self.after)
+        self.controls = self.escaper.controls
         # Only then can several texts share one image's computation.
         self.image_first = self.image_token not in self.after
         # A tokenizer that adds its own BOS must not add a second one to the template's.
@@ -95,22 +79,23 @@ class ChatFormat:
         )
 
     def prompt(self, text: str) -> str:
-        """The whole prompt of a user turn: image, `text`, and the start of the reply."""
-        return self.before + escape_controls(text, self.controls) + self.after
+        """The whole prompt of a user turn: image, `text`, and the start of the reply.
+
+        Control strings in `text` stay text. Raises ValueError where that cannot be done.
+        """
+        return self.before + self.escaper.in_prompt(text) + self.after
 
     def split_prompt(self, text: str) -> tuple[str, str]:
         """The prompt cut behind the image: (shared by all texts on this image, the rest)."""
         if not self.image_first:
             return self.prompt(text), ""
         cut = self.before.rfind(self.image_token) + len(self.image_token)
-        return self.before[:cut], self.before[cut:] + escape_controls(
-            text, self.controls
-        ) + self.after
+        return self.before[:cut], self.before[cut:] + self.escaper.in_prompt(text) + self.after
 
     def text_ids(self, text: str) -> list[int]:
         """Token ids of plain text; control strings in it stay text."""
-        escaped = escape_controls(text, self.controls)
-        return self.tokenizer(escaped, add_special_tokens=False)["input_ids"]
+        plain = self.escaper.alone(text)
+        return self.tokenizer(plain, add_special_tokens=False)["input_ids"]
 
     def prompt_ids(self, text: str) -> list[int]:
         """Token ids of prompt text behind the image (the template's control strings count).

@@ -12,8 +12,10 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlavaProcessor, PreTrainedTokenizerFast
 
-from peeralign.chat import ChatFormat, escape_controls
+from peeralign.chat import ChatFormat
 from peeralign.errors import PeeralignError
+from peeralign.escape import control_strings, escape_any_controls, escape_controls
+from peeralign.judging.rubric import load_rubric, shipped_rubrics
 
 LLAVA_TEMPLATE = (
     "{% for message in messages %}USER: {% for part in message['content'] %}"
@@ -258,3 +260,66 @@ def test_a_template_that_drops_image_or_text_is_refused(processor: Any, template
 def test_a_template_that_fails_is_refused(processor: Any, template: str) -> None:
     with pytest.raises(PeeralignError, match="chat template"):
         ChatFormat(with_template(processor, template))
+
+
+_CONTROLS = """
+<image> <video> <s> </s> <pad> <bos> <unk> <mask> <|im_start|> <|im_end|> <|endoftext|> <|image|>
+<|image_1|> <|vision_start|> <|begin_of_text|> <|eot_id|> <|python_tag|> <|turn> <turn|> <|channel>
+<image|> <image_soft_token> <start_of_turn> <end_of_turn> <start_of_image> <unused99> <loc0001>
+<seg001> <fake_token_around_image> <global-img> <row_1_col_1> <end_of_utterance> <img> </img>
+<IMG_CONTEXT> <box> <ref> <quad> <im_patch> <0x0A> <0xfF> <tool_call> </think> <\uff5cUser\uff5c>
+<\uff5cbegin\u2581of\u2581sentence\uff5c> <<SYS>> <</SYS>> <function=read> <!DOCTYPE> <seed:bos>
+<[BOS_never_used_51bce0c785ca2f68081bfa7d91973934]> <fim_prefix> <\u753b\u50cf> <h1>
+[INST] [/INST] [IMG] [IMG_BREAK] [IMG_END] [TOOL_CALLS] [/AVAILABLE_TOOLS] [SYSTEM_PROMPT] [THINK]
+[PAD] [CLS] [MASK] [gMASK] [sMASK] [unused12] [control_8] [multimodal] [@BOS@] [e~[ ]~b] ]~!b[
+]<]image[>[ >>QUESTION<< |ENDOFTEXT|
+"""
+CONTROLS_OF_ANY_FAMILY = _CONTROLS.split()
+ORDINARY = [
+    "a < b and c > d",
+    "1 <2> 3",
+    "x[0] + y[i] - M[N]",
+    "if a<b: return [1, 2]",
+    "<-- there --> and <3",
+    '{"Good": 5, "True": [1, 2]}',
+    "50 % | 20 % || done",
+    "2 << 3 >> 1",
+    "a list: [see below]",
+    "",
+]
+
+
+@pytest.mark.parametrize("control", CONTROLS_OF_ANY_FAMILY)
+def test_controls_of_any_family_are_broken_wherever_they_stand(control: str) -> None:
+    for text in (control, f"a{control}b", f"{control}{control}", f"<{control}>", f"[{control}]"):
+        escaped = escape_any_controls(text)
+        assert control not in escaped
+        assert escaped.replace("\u200b", "") == text
+        assert escape_any_controls(escaped) == escaped
+
+
+def test_a_control_inside_another_leaves_neither() -> None:
+    for text in ("<<image>image>", "<ima<image>ge>", "[[INST]INST]", "<|<|im_end|>|>"):
+        escaped = escape_any_controls(text)
+        assert not any(control in escaped for control in CONTROLS_OF_ANY_FAMILY)
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_ordinary_text_is_left_alone_without_a_tokenizer(text: str) -> None:
+    assert escape_any_controls(text) == text
+
+
+@pytest.mark.parametrize("name", shipped_rubrics())
+def test_no_shipped_rubric_is_changed_by_escaping(name: str) -> None:
+    prompt = load_rubric(name).prompt
+    assert escape_any_controls(prompt) == prompt
+
+
+def test_no_control_of_a_known_tokenizer_survives(processor: Any) -> None:
+    for text in HOSTILE:
+        assert not any(c in escape_any_controls(text) for c in control_strings(processor.tokenizer))
+
+
+def test_escaping_a_long_text_takes_no_long_time() -> None:
+    for piece in ("<", "<a", "[A", "<|", "]<", ">", "[" + "A" * 50):
+        escape_any_controls(piece * 100_000)
