@@ -4,11 +4,54 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from peeralign.errors import PeeralignError
+
+
+class Server(BaseModel):
+    """An OpenAI-compatible server that runs a member (vLLM, SGLang, TGI, a hosted judge)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    base_url: str
+    """The address, up to and with "/v1"."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key; keys are never written to a run."""
+    max_concurrency: int = Field(default=16, ge=1)
+    """Requests in flight at once."""
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    """Most requests started a minute; left out, no limit of our own."""
+    timeout_seconds: float = Field(default=120, gt=0)
+    """Longest wait for one reply."""
+    max_retries: int = Field(default=5, ge=0)
+    """Further attempts after a 408, 409, 429 or 5xx status, a time-out, a cut connection or an
+    unreadable reply, with growing pauses (a server's Retry-After is kept up to 10 minutes)."""
+    extra_body: dict[str, Any] = {}
+    """Further fields of every request, for what only this server knows."""
+
+
+class VllmWorker(BaseModel):
+    """A vLLM worker process that runs a member on this machine, in an environment of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    python: str
+    """The interpreter of the environment in which vLLM is installed."""
+    adapter: str | None = None
+    """A LoRA folder to put on the model."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """Share of the GPU's memory that vLLM takes."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs the model is split over."""
+    max_model_len: int | None = Field(default=None, ge=1)
+    """Longest prompt and answer, in tokens; left out, the model's own."""
+    between: Literal["sleep", "restart"] = "restart"
+    """While other members work: end the process, or keep it with the weights in CPU memory."""
+    start_seconds: float = Field(default=900, gt=0)
+    """Longest wait for the model to load."""
 
 
 class Member(BaseModel):
@@ -32,6 +75,13 @@ class Member(BaseModel):
     """"auto", "cpu", "cuda", "cuda:1", "mps"."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of inference; "auto" is bfloat16 on an accelerator, float32 on the CPU."""
+    memory_gib: float | None = Field(default=None, gt=0)
+    """Memory for caches and activations, beside the weights; left out, 80 % of what the device has
+    free, and 2 GiB on the CPU. Results do not depend on it."""
+    server: Server | None = None
+    """Answer and judge through a server; such a member cannot learn."""
+    vllm: VllmWorker | None = None
+    """Answer and judge with vLLM on this machine."""
     trust_remote_code: bool = False
     """Allow the checkpoint to run its own Python code. Off unless you know the author."""
 
@@ -80,6 +130,19 @@ def check_panel(members: tuple[Member, ...]) -> None:
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise PeeralignError(f"two members are named '{doubled[0]}'; give each its own name")
+    for member in members:
+        if member.server and member.vllm:
+            raise PeeralignError(f"member '{member.name}' has both server and vllm; give one")
+        if member.server and member.learns:
+            raise PeeralignError(
+                f"member '{member.name}' is behind a server and cannot learn; set learns = false"
+            )
+        if member.vllm and member.vllm.adapter and member.learns:
+            # It would learn without the adapter, and answer with it on what it has learnt.
+            raise PeeralignError(
+                f"member '{member.name}' has an adapter and cannot learn; set learns = false, or "
+                "merge the adapter into the model"
+            )
     for role in ("answers", "judges", "learns"):
         if not any(getattr(member, role) for member in members):
             raise PeeralignError(

@@ -96,7 +96,8 @@ def _verdicts(
         answer, scores = _answer_to_judge(item, rng)
         if item.skill in weak and scores is not NONSENSE:
             scores = UNSURE
-        yield rubric.fill(item.question, answer), rubric.verdict(list(scores))
+        (text,) = rubric.fill(item.question, [answer])
+        yield text, rubric.form().write(list(scores))
 
 
 def _answer_to_judge(item: Item, rng: np.random.Generator) -> tuple[str, tuple[int, ...]]:

@@ -48,8 +48,8 @@ def _corpus() -> list[str]:
         "is there a red circle? is there an orange cross?",
         "where is the circle from the square?",
         "how many triangles? how many crosses? squares circles",
-        rubric.fill("what is the digit?", "red"),
-        rubric.verdict([1, 2, 3, 4, 5]),
+        *rubric.fill("what is the digit?", ["red"]),
+        rubric.form().write([1, 2, 3, 4, 5]),
         " ASSISTANT: GRADE:",
     ]
     return [line for line in lines for _ in range(3)]

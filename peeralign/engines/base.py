@@ -8,20 +8,36 @@ from typing import Literal, Protocol
 
 from PIL.Image import Image
 
-from peeralign.judging.rubric import Rubric
-from peeralign.judging.verdict import Verdict
+from peeralign.judging.verdict import Form, Verdict
 
 Readout = Literal["text", "greedy", "expected"]
 
 
 @dataclass(frozen=True, slots=True)
+class SentenceBeam:
+    """Sentence-level beam search: grow answers sentence by sentence (docs/engines.md).
+
+    From each live prefix `num_continuations` sentences are sampled, each kept off the tokens of its
+    earlier siblings by `diversity_penalty` (in logits, a sibling); the `keep_best` and the
+    `keep_worst` by the answer's summed log-probability live on.
+    """
+
+    num_continuations: int = 5
+    keep_best: int = 1
+    keep_worst: int = 2
+    diversity_penalty: float = 3.0
+    max_sentence_tokens: int = 70
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
-    """How answers are drawn. `temperature` 0 is greedy."""
+    """How answers are drawn. `temperature` 0 is greedy; with a `beam`, at most `num_draws` come."""
 
     num_draws: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
     max_new_tokens: int = 256
+    beam: SentenceBeam | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +51,14 @@ class AnswerRequest:
 
 @dataclass(frozen=True, slots=True)
 class JudgeRequest:
-    """One answer to grade: the filled rubric, and the image it is about."""
+    """An image and the filled rubrics about it, usually one for each answer to a question.
+
+    What the texts share from their start is computed once. Every text asks for one `form`.
+    """
 
     image: Image
-    text: str
+    texts: tuple[str, ...]
+    form: Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +77,8 @@ class Engine(Protocol):
         """Draw `sampling.num_draws` answers to each request, in order."""
         ...
 
-    def judge(
-        self, requests: Sequence[JudgeRequest], rubric: Rubric, readout: Readout
-    ) -> list[Verdict]:
-        """Grade each request, in order. What cannot be read comes back unscored."""
+    def judge(self, requests: Sequence[JudgeRequest], readout: Readout) -> list[list[Verdict]]:
+        """Grade every text of each request, in order. What cannot be read comes back unscored."""
         ...
 
     def close(self) -> None:

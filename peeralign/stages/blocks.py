@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import polars as pl
+from PIL.Image import Image
 
 from peeralign.engines.base import Engine
 from peeralign.errors import PeeralignError
@@ -19,6 +20,8 @@ from peeralign.store.run import Stage
 log = logging.getLogger(__name__)
 In = TypeVar("In")
 Out = TypeVar("Out")
+# 768 MiB of RGB.
+MAX_OPEN_PIXELS = 2**28
 EngineFactory = Callable[[Member], Engine]
 # What a model or its processor raises on an input it cannot take.
 ITEM_ERRORS = (ValueError, TypeError, IndexError, KeyError, RuntimeError, BrokenImage)
@@ -57,7 +60,7 @@ def fill_stage(
                 if "memory" not in str(error) or not _is_fatal(error):
                     raise
                 raise PeeralignError(
-                    f"{label}: out of memory; set a smaller batch_size for this stage and run the "
+                    f"{label}: out of memory; set a smaller memory_gib for this member and run the "
                     "same command again, finished shards are kept"
                 ) from error
             stage.write_shard(start // block_size, table)
@@ -65,12 +68,42 @@ def fill_stage(
     stage.finish(questions=len(questions))
 
 
+class _HasImage(Protocol):
+    @property
+    def image(self) -> Image: ...
+
+
+Pictured = TypeVar("Pictured", bound=_HasImage)
+
+
+def in_parts(
+    call: Callable[[Sequence[Pictured]], list[Out]],
+    requests: Iterable[Pictured],
+    broken: Callable[[Pictured, str], Out],
+) -> list[Out]:
+    """`each_apart` on part after part of lazily made requests.
+
+    A part ends where its images have MAX_OPEN_PIXELS together, so a block of photographs does not
+    lie in memory at once.
+    """
+    results: list[Out] = []
+    part: list[Pictured] = []
+    pixels = 0
+    for request in requests:
+        part.append(request)
+        pixels += request.image.width * request.image.height
+        if pixels >= MAX_OPEN_PIXELS:
+            results += each_apart(call, part, broken)
+            part, pixels = [], 0
+    return results + (each_apart(call, part, broken) if part else [])
+
+
 def each_apart(
     call: Callable[[Sequence[In]], list[Out]],
     requests: Sequence[In],
-    broken: Callable[[str], Out],
+    broken: Callable[[In, str], Out],
 ) -> list[Out]:
-    """`call` on all requests at once; if that fails, one by one, so only the culprit is lost.
+    """`call` on all requests; a call that fails is halved until only the culprits are lost.
 
     Running out of memory or a dead device is not an item's fault and is raised.
     """
@@ -79,16 +112,13 @@ def each_apart(
     except ITEM_ERRORS as error:
         if _is_fatal(error):
             raise
-        log.warning("a batch of %d failed (%s); trying its items apart", len(requests), error)
-    results: list[Out] = []
-    for request in requests:
-        try:
-            results += call([request])
-        except ITEM_ERRORS as error:
-            if _is_fatal(error):
-                raise
-            results.append(broken(f"{type(error).__name__}: {str(error)[:200]}"))
-    return results
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+    if len(requests) == 1:
+        return [broken(requests[0], reason)]
+    log.warning("a batch of %d failed (%s); trying its halves", len(requests), reason)
+    middle = len(requests) // 2
+    halves = (requests[:middle], requests[middle:])
+    return [result for half in halves for result in each_apart(call, half, broken)]
 
 
 # After these, other items fail too: no memory is left, or the device has stopped working.

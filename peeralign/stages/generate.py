@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from peeralign.engines.base import AnswerRequest, Draw, Engine, Sampling
-from peeralign.images.load import MAX_PIXELS, open_image
-from peeralign.panel import Panel
+from peeralign.engines.base import AnswerRequest, Draw, Engine, Sampling, SentenceBeam
+from peeralign.errors import PeeralignError
+from peeralign.escape import without_surrogates
+from peeralign.images.load import MAX_PIXELS, BrokenImage, open_image
+from peeralign.panel import Member, Panel
 from peeralign.progress import Reporter
 from peeralign.records import CANDIDATE_SCHEMA, make_id, normalise_answer, seed_of
-from peeralign.stages.blocks import EngineFactory, each_apart, fill_stage
+from peeralign.stages.blocks import EngineFactory, fill_stage, in_parts
 from peeralign.store.run import Stage
+
+
+class BeamConfig(BaseModel):
+    """Sentence-level beam search. With the defaults a level has (1 + 2) * 5 = 15 answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    num_continuations: int = Field(default=5, ge=1)
+    """Sentences sampled from each live answer (CSR: 5)."""
+    keep_best: int = Field(default=1, ge=1)
+    """Likeliest answers that live on after each sentence (CSR: 1)."""
+    keep_worst: int = Field(default=2, ge=0)
+    """Least likely answers that live on, for contrast (CSR: 2)."""
+    diversity_penalty: float = Field(default=3.0, ge=0)
+    """Taken from a token's logit for every sibling that chose it first (CSR: 3.0)."""
+    max_sentence_tokens: int = Field(default=70, ge=1)
+    """Longest sentence, in tokens (CSR: 70)."""
 
 
 class GenerateConfig(BaseModel):
@@ -21,6 +41,9 @@ class GenerateConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    sampler: Literal["sampling", "greedy", "sentence_beam"] = "sampling"
+    """"sampling": independent draws. "greedy": one answer, the likeliest. "sentence_beam": grow
+    answers sentence by sentence, keeping the best and the worst (local members only)."""
     num_draws: int = Field(default=15, ge=1)
     """Answers N of each member to each question (paper: 15; 1 is st-PoP)."""
     temperature: float = Field(default=1.0, ge=0)
@@ -29,10 +52,27 @@ class GenerateConfig(BaseModel):
     """Nucleus sampling: keep the likeliest tokens up to this probability."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Longest answer, in tokens."""
-    batch_size: int = Field(default=64, ge=1)
-    """Rows (prompts x draws) of one forward pass; the draws of one question run together."""
+    beam: BeamConfig = BeamConfig()
+    """Settings of "sentence_beam"."""
     block_size: int = Field(default=256, ge=1)
     """Questions a shard; an interrupted run repeats at most one shard."""
+
+    def sampling(self) -> Sampling:
+        """These settings as engines take them."""
+        if self.sampler == "greedy":
+            return Sampling(max_new_tokens=self.max_new_tokens)
+        beam = SentenceBeam(**self.beam.model_dump()) if self.sampler == "sentence_beam" else None
+        return Sampling(self.num_draws, self.temperature, self.top_p, self.max_new_tokens, beam)
+
+
+def check_sampler(config: GenerateConfig, members: Sequence[Member]) -> None:
+    """Raise PeeralignError if an author cannot draw its answers in the way that is set."""
+    remote = [m.name for m in members if m.answers and (m.server or m.vllm)]
+    if config.sampler == "sentence_beam" and remote:
+        raise PeeralignError(
+            f"member '{remote[0]}' answers behind a server or in vLLM, and sentence-level beam "
+            'search needs a local member; set generate.sampler = "sampling"'
+        )
 
 
 def answer_id(question_id: str, text: str) -> str:
@@ -55,7 +95,7 @@ def generate(
     Every draw's seed comes from (seed, question, author, view, draw), so any part of the work can
     be done at any time, in any order, with the same result.
     """
-    sampling = Sampling(config.num_draws, config.temperature, config.top_p, config.max_new_tokens)
+    sampling = config.sampling()
     for member in panel.authors:
 
         def work(engine: Engine, block: pl.DataFrame, author: str = member.name) -> pl.DataFrame:
@@ -78,36 +118,45 @@ def answer_block(
 ) -> pl.DataFrame:
     """One author's candidates for a block of questions."""
     rows = block.select("id", "text", "image").rows()
-    requests = [
-        AnswerRequest(
-            open_image(image, MAX_PIXELS),
-            text,
-            tuple(
+    unseen: dict[str, list[Draw]] = {}
+
+    def nothing(reason: str) -> list[Draw]:
+        return [Draw(None, 0, reason)] * sampling.num_draws
+
+    def requests() -> Iterator[AnswerRequest]:
+        for question_id, text, image in rows:
+            seeds = (
                 seed_of("draw", seed, question_id, author, view, draw)
                 for draw in range(sampling.num_draws)
-            ),
-        )
-        for question_id, text, image in rows
-    ]
-    drawn = each_apart(
-        lambda some: engine.answer(some, sampling),
-        requests,
-        lambda reason: [Draw(None, 0, reason)] * sampling.num_draws,
-    )
+            )
+            try:
+                opened = open_image(image, MAX_PIXELS)
+            except BrokenImage as error:
+                # An exam's images are not looked at before, and a file may have gone since.
+                unseen[question_id] = nothing(f"{type(error).__name__}: {error}")
+                continue
+            yield AnswerRequest(opened, text, tuple(seeds))
+
+    def answer(some: Sequence[AnswerRequest]) -> list[list[Draw]]:
+        return engine.answer(some, sampling)
+
+    answered = iter(in_parts(answer, requests(), lambda _, reason: nothing(reason)))
+    drawn = [unseen.get(question_id) or next(answered) for question_id, _, _ in rows]
     candidates = [
         {
             "id": make_id("candidate", question_id, author, view, number),
             "question_id": question_id,
-            "answer_id": answer_id(question_id, draw.text or ""),
+            "answer_id": answer_id(question_id, text or ""),
             "author": author,
             "draw": number,
             "view": view,
-            "text": draw.text,
+            "text": text,
             "num_tokens": draw.num_tokens,
             "reason": draw.reason,
         }
         for (question_id, _, _), draws in zip(rows, drawn, strict=True)
         for number, draw in enumerate(draws)
+        for text in [None if draw.text is None else without_surrogates(draw.text)]
     ]
     return pl.DataFrame(candidates, schema=CANDIDATE_SCHEMA)
 

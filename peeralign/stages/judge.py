@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from peeralign.engines.base import Engine, JudgeRequest
+from peeralign.engines.base import Engine, JudgeRequest, Readout
+from peeralign.errors import PeeralignError
+from peeralign.escape import without_surrogates
 from peeralign.images.load import MAX_PIXELS, open_image
+from peeralign.judging.relative import groups_of, merge_groups, worths
 from peeralign.judging.rubric import Rubric, load_rubric
 from peeralign.judging.verdict import Verdict
 from peeralign.panel import Panel
 from peeralign.progress import Reporter
 from peeralign.records import JUDGMENT_SCHEMA, make_id, seed_of
-from peeralign.stages.blocks import EngineFactory, each_apart, fill_stage
+from peeralign.stages.blocks import EngineFactory, fill_stage, in_parts
 from peeralign.store.run import Stage
 
 
 class JudgeConfig(BaseModel):
-    """How answers are judged (absolute scoring)."""
+    """How answers are judged: absolute scoring, or relative if the rubric is of that kind."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -30,15 +34,34 @@ class JudgeConfig(BaseModel):
     readout: Literal["text", "greedy", "expected", "random"] = "text"
     """"text": the judge writes its JSON and it is parsed. "greedy": the JSON's known text is fed
     and only the scores are chosen. "expected": the same, each score read as its expectation over
-    the scale. "random": a control, scores drawn at random."""
+    the scale. "random": a control, scores drawn at random. A ranking needs "text"."""
     judges: Literal["all", "others", "self"] = "all"
     """Who judges an answer: every judge, all but its author, or (a control) its author alone."""
     min_label_mass: float = Field(default=0.5, ge=0, le=1)
     """"greedy" and "expected": with less probability than this on scores, a verdict is unscored."""
-    batch_size: int = Field(default=64, ge=1)
-    """Answers of one forward pass."""
+    answers_per_call: int = Field(default=8, ge=2, le=26)
+    """Relative rubrics: most answers one call shows."""
+    shared_answers: int = Field(default=2, ge=1)
+    """Relative rubrics: answers that neighbouring calls share when there are more than that."""
     block_size: int = Field(default=256, ge=1)
     """Questions a shard; an interrupted run repeats at most one shard."""
+
+
+def read_rubric(config: JudgeConfig) -> Rubric:
+    """The rubric of these settings. Raises PeeralignError if they do not go together."""
+    rubric = load_rubric(config.rubric)
+    if rubric.kind == "ranking" and config.readout != "text":
+        # Nor can places be drawn at random one by one: no two answers may get the same.
+        raise PeeralignError(
+            f"rubric '{config.rubric}' asks for a ranking, whose places cannot be read one by one; "
+            'set judge.readout = "text"'
+        )
+    if rubric.kind != "absolute" and config.shared_answers >= config.answers_per_call:
+        raise PeeralignError(
+            f"judge.shared_answers is {config.shared_answers} and judge.answers_per_call is "
+            f"{config.answers_per_call}; calls must share fewer answers than they show"
+        )
+    return rubric
 
 
 def judge(
@@ -55,7 +78,7 @@ def judge(
 
     `answers` is the table of `distinct_answers`: equal answers are judged once.
     """
-    rubric = load_rubric(config.rubric)
+    rubric = read_rubric(config)
     for member in panel.judges:
 
         def work(engine: Engine, block: pl.DataFrame, name: str = member.name) -> pl.DataFrame:
@@ -85,6 +108,17 @@ def _answers_for(judge_name: str, answers: pl.DataFrame, who: str) -> pl.DataFra
     return answers.filter(kept).select("question_id", "answer_id", answer="text")
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One question, and the answers that one judge is to grade."""
+
+    question_id: str
+    text: str
+    image: dict[str, Any]
+    answer_ids: list[str]
+    answers: list[str]
+
+
 def judge_block(
     engine: Engine,
     asked: pl.DataFrame,
@@ -94,36 +128,129 @@ def judge_block(
     seed: int,
 ) -> pl.DataFrame:
     """One judge's verdicts on a block of (question, answer) rows."""
-    rows = asked.select("id", "text", "image", "answer_id", "answer").rows()
-    readout = config.readout
-    if readout == "random":
-        verdicts = [_random_verdict(rubric, seed, row[3], judge_name) for row in rows]
+    grouped = asked.group_by("id", maintain_order=True).agg(
+        pl.col("text", "image").first(), pl.col("answer_id", "answer")
+    )
+    questions = [_Asked(*row) for row in grouped.rows()]
+    if config.readout == "random":
+        graded = [[_random(rubric, seed, a, judge_name) for a in q.answer_ids] for q in questions]
+    elif rubric.kind == "absolute":
+        graded = _absolute(engine, questions, rubric, config.readout)
     else:
-        images = {row[0]: open_image(row[2], MAX_PIXELS) for row in rows}
-        requests = [JudgeRequest(images[row[0]], rubric.fill(row[1], row[4])) for row in rows]
-        verdicts = each_apart(
-            lambda some: engine.judge(some, rubric, readout),
-            requests,
-            lambda reason: Verdict(None, reason, ""),
-        )
+        seeds = [seed_of("order", seed, q.question_id, judge_name) for q in questions]
+        graded = _relative(engine, questions, rubric, config, seeds)
     judgments = [
         {
-            "id": make_id("judgment", row[3], judge_name),
-            "question_id": row[0],
-            "answer_id": row[3],
+            "id": make_id("judgment", answer_id, judge_name),
+            "question_id": question.question_id,
+            "answer_id": answer_id,
             "judge": judge_name,
-            "score": None if verdict.axes is None else rubric.reward(verdict.axes),
+            "score": score,
             "axes": verdict.axes,
             "label_mass": verdict.label_mass,
             "reason": verdict.reason,
-            "raw": verdict.raw,
+            "raw": without_surrogates(verdict.raw),
         }
-        for row, verdict in zip(rows, verdicts, strict=True)
+        for question, verdicts in zip(questions, graded, strict=True)
+        for answer_id, (score, verdict) in zip(question.answer_ids, verdicts, strict=True)
     ]
     return pl.DataFrame(judgments, schema=JUDGMENT_SCHEMA)
 
 
-def _random_verdict(rubric: Rubric, seed: int, answer: str, judge_name: str) -> Verdict:
+Graded = tuple[float | None, Verdict]
+
+
+def _absolute(
+    engine: Engine, questions: list[_Asked], rubric: Rubric, readout: Readout
+) -> list[list[Graded]]:
+    requests = (
+        JudgeRequest(
+            open_image(question.image, MAX_PIXELS),
+            tuple(rubric.fill(question.text, question.answers)),
+            rubric.form(),
+        )
+        for question in questions
+    )
+    return [
+        [(None if v.axes is None else rubric.reward(v.axes), v) for v in verdicts]
+        for verdicts in _ask(engine, requests, readout)
+    ]
+
+
+def _relative(
+    engine: Engine,
+    questions: list[_Asked],
+    rubric: Rubric,
+    config: JudgeConfig,
+    seeds: list[int],
+) -> list[list[Graded]]:
+    assert config.readout != "random"
+    calls = [
+        (place, group)
+        for place, (question, seed) in enumerate(zip(questions, seeds, strict=True))
+        for group in groups_of(
+            len(question.answers), config.answers_per_call, config.shared_answers, seed
+        )
+    ]
+    requests = (
+        JudgeRequest(
+            open_image(questions[place].image, MAX_PIXELS),
+            (_together(rubric, questions[place], group),),
+            rubric.form(len(group)),
+        )
+        for place, group in calls
+    )
+    replies: list[list[tuple[list[int], Verdict]]] = [[] for _ in questions]
+    for (place, group), (verdict,) in zip(
+        calls, _ask(engine, requests, config.readout), strict=True
+    ):
+        replies[place].append((group, verdict))
+    return [
+        _spread(found, len(question.answers), rubric)
+        for question, found in zip(questions, replies, strict=True)
+    ]
+
+
+def _together(rubric: Rubric, question: _Asked, group: list[int]) -> str:
+    return rubric.fill_together(question.text, [question.answers[number] for number in group])
+
+
+def _spread(
+    replies: list[tuple[list[int], Verdict]], num_answers: int, rubric: Rubric
+) -> list[Graded]:
+    """Every answer's verdict from the verdicts of the calls that showed it."""
+    values = merge_groups(
+        [group for group, _ in replies], [verdict.axes for _, verdict in replies], num_answers
+    )
+    graded: list[Graded] = []
+    for number, score in enumerate(worths(values, rubric)):
+        about = [verdict for group, verdict in replies if number in group]
+        raw = "\n".join(verdict.raw for verdict in about)
+        masses = [verdict.label_mass for verdict in about if verdict.label_mass is not None]
+        mass = min(masses) if masses else None
+        value = values[number]
+        if value is None:
+            graded.append((None, Verdict(None, about[0].reason, raw, mass)))
+        else:
+            graded.append((score, Verdict([value], None, raw, mass)))
+    return graded
+
+
+def _ask(engine: Engine, requests: Iterable[JudgeRequest], readout: Readout) -> list[list[Verdict]]:
+    """All verdicts; what breaks a batch is found by asking by question, then by answer."""
+
+    def apart(request: JudgeRequest, reason: str) -> list[Verdict]:
+        if len(request.texts) == 1:
+            return [Verdict(None, reason, "")]
+        singles = [replace(request, texts=(text,)) for text in request.texts]
+        return [verdict for verdicts in _ask(engine, singles, readout) for verdict in verdicts]
+
+    return in_parts(lambda some: engine.judge(some, readout), requests, apart)
+
+
+def _random(rubric: Rubric, seed: int, answer: str, judge_name: str) -> Graded:
     rng = np.random.default_rng(seed_of("random verdict", seed, answer, judge_name))
-    axes = rng.integers(rubric.scale[0], rubric.scale[1] + 1, size=len(rubric.axes)).tolist()
-    return Verdict([float(axis) for axis in axes], None, rubric.verdict(axes))
+    form = rubric.form()
+    scores = rng.integers(form.scale[0], form.scale[1] + 1, size=len(form.axes)).tolist()
+    axes = [float(score) for score in scores]
+    return rubric.reward(axes), Verdict(axes, None, form.write(scores))

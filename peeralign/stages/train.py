@@ -72,7 +72,7 @@ def train_member(
 
     With nothing to learn from, the member keeps its weights.
     """
-    from peeralign.engines.local import load_processor
+    from peeralign.engines.loading import load_processor
     from peeralign.training.fit import Job, fit
     from peeralign.training.trainer import Objective, TreeSequence
 

@@ -124,7 +124,7 @@ def test_a_peer_hardly_meets_its_weak_skills(name: str, taught: pl.DataFrame) ->
     _, weak = PEERS[name]
     own = lessons(SEED, NUM_LESSONS, weak)
     assert own["image"].equals(taught["image"])
-    rubric = load_rubric("classroom")
+    form = load_rubric("classroom").form()
     pattern = "|".join(PATTERNS[skill] for skill in weak)
     met = judged = 0
     for exchange in (exchange for row in own["exchanges"] for exchange in row):
@@ -132,7 +132,7 @@ def test_a_peer_hardly_meets_its_weak_skills(name: str, taught: pl.DataFrame) ->
             continue
         if exchange["prompt"].endswith("GRADE:"):
             judged += 1
-            scores = parse_verdict(exchange["response"], rubric).axes
+            scores = parse_verdict(exchange["response"], form).axes
             # It may see that an answer does not fit, but never which fitting one is right.
             assert scores in ([1.0] * 5, [3.0] * 5)
         else:
@@ -148,7 +148,7 @@ def test_each_skill_is_weak_in_one_peer_and_known_to_two() -> None:
 
 def test_what_is_taught_is_right(taught: pl.DataFrame) -> None:
     """A verdict's scores are high for exactly the answers that the same image's lessons give."""
-    rubric = load_rubric("classroom")
+    form = load_rubric("classroom").form()
     high = [5.0] * 5
     compared = 0
     for row in taught["exchanges"]:
@@ -157,7 +157,7 @@ def test_what_is_taught_is_right(taught: pl.DataFrame) -> None:
             if not exchange["prompt"].endswith(" GRADE:"):
                 continue
             question, answer = exchange["prompt"].removesuffix(" GRADE:").split(" ASSISTANT: ")
-            scores = parse_verdict(exchange["response"], rubric).axes
+            scores = parse_verdict(exchange["response"], form).axes
             if question in known:
                 compared += 1
                 assert (scores == high) == (answer == known[question])

@@ -20,7 +20,6 @@ from peeralign.evals.exam import (
     sit_exam,
     skill_scores,
 )
-from peeralign.judging.rubric import Rubric
 from peeralign.judging.verdict import Verdict
 from peeralign.panel import Member, Panel
 from peeralign.progress import Reporter
@@ -179,9 +178,7 @@ class Parrot:
         self.samplings.add(sampling)
         return [[Draw(self.replies[request.text], 1)] for request in requests]
 
-    def judge(
-        self, requests: Sequence[JudgeRequest], rubric: Rubric, readout: Readout
-    ) -> list[Verdict]:
+    def judge(self, requests: Sequence[JudgeRequest], readout: Readout) -> list[list[Verdict]]:
         raise AssertionError("nobody is to judge here")
 
     def close(self) -> None: ...

@@ -5,15 +5,23 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
-import torch
 from PIL import Image
 from polars.testing import assert_frame_equal
 
-from peeralign.engines.base import AnswerRequest, Draw, Engine, JudgeRequest, Readout, Sampling
-from peeralign.judging.rubric import Rubric
+from peeralign.engines.base import (
+    AnswerRequest,
+    Draw,
+    Engine,
+    JudgeRequest,
+    Readout,
+    Sampling,
+    SentenceBeam,
+)
+from peeralign.errors import PeeralignError
 from peeralign.judging.verdict import Verdict
 from peeralign.panel import Member, Panel
 from peeralign.progress import Reporter
@@ -24,8 +32,13 @@ from peeralign.records import (
     normalise_answer,
     seed_of,
 )
-from peeralign.stages.blocks import each_apart
-from peeralign.stages.generate import GenerateConfig, answer_id, distinct_answers, generate
+from peeralign.stages.generate import (
+    GenerateConfig,
+    answer_id,
+    check_sampler,
+    distinct_answers,
+    generate,
+)
 from peeralign.store.run import Stage
 
 
@@ -51,9 +64,7 @@ class SeedTeller:
             for r in requests
         ]
 
-    def judge(
-        self, requests: Sequence[JudgeRequest], rubric: Rubric, readout: Readout
-    ) -> list[Verdict]:
+    def judge(self, requests: Sequence[JudgeRequest], readout: Readout) -> list[list[Verdict]]:
         raise AssertionError("nobody is to judge here")
 
     def close(self) -> None:
@@ -223,86 +234,67 @@ def test_a_broken_question_costs_its_own_rows_only(run: Callable[..., pl.DataFra
     assert rows["id"].n_unique() == 24
 
 
-def doubled(items: Sequence[int]) -> list[int]:
-    """Twice each number; 13 is an error, as is any batch that holds it."""
-    if 13 in items:
-        raise ValueError("13 is unlucky")
-    return [2 * item for item in items]
+def test_an_image_that_cannot_be_opened_costs_its_own_rows_only(
+    run: Callable[..., pl.DataFrame],
+) -> None:
+    asked = questions("one?", "two?", "three?")
+    pictures = asked["image"].to_list()
+    pictures[1] = {"bytes": b"no picture", "path": None}
+    torn = asked.with_columns(image=pl.Series(pictures, dtype=asked.schema["image"]))
+    rows = run(torn, Opener(), folder="torn", block_size=3)
+    lost = rows.filter(pl.col("question_id") == "q1")
+    assert lost["text"].null_count() == len(lost) == 6
+    assert set(lost["reason"]) == {"BrokenImage: not a PNG, JPEG, WebP, BMP, GIF or TIFF image"}
+    whole = run(asked, Opener(), folder="whole", block_size=3)
+    others = pl.col("question_id") != "q1"
+    assert_frame_equal(rows.filter(others), whole.filter(others))
 
 
-def test_each_apart_keeps_order_and_loses_the_culprit() -> None:
-    assert each_apart(doubled, [1, 2, 3], len) == [2, 4, 6]
-    reasons: list[str] = []
-
-    def broken(reason: str) -> int:
-        reasons.append(reason)
-        return -1
-
-    assert each_apart(doubled, [1, 13, 3, 13], broken) == [2, -1, 6, -1]
-    assert reasons == ["ValueError: 13 is unlucky"] * 2
-
-
-def test_each_apart_calls_once_when_nothing_is_wrong() -> None:
-    calls = []
-
-    def counted(items: Sequence[int]) -> list[int]:
-        calls.append(list(items))
-        return doubled(items)
-
-    each_apart(counted, [1, 2, 3], len)
-    assert calls == [[1, 2, 3]]
-
-
-def test_each_apart_isolates_an_item_out_of_range() -> None:
-    """A real error: an embedding asked for a token it does not have."""
-    embedding = torch.nn.Embedding(4, 2)
-
-    def look_up(items: Sequence[int]) -> list[float]:
-        return embedding(torch.tensor(items)).sum(dim=1).tolist()
-
-    values = each_apart(look_up, [0, 9, 3], lambda reason: -99.0)
-    assert values[1] == -99.0
-    assert -99.0 not in (values[0], values[2])
-
-
-def allocate_too_much(items: Sequence[int]) -> list[int]:
-    torch.empty(2**60)
-    return list(items)
-
-
-@pytest.mark.parametrize("at", ["the batch", "an item"])
 @pytest.mark.parametrize(
-    "error",
+    ("settings", "sampling"),
     [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
-        # After this every call on the device fails, so every further item would be lost.
-        RuntimeError("CUDA error: device-side assert triggered"),
-        MemoryError(),
+        ({}, Sampling(15, 1.0, 1.0, 256)),
+        (
+            {"num_draws": 3, "temperature": 0.5, "top_p": 0.9, "max_new_tokens": 7},
+            Sampling(3, 0.5, 0.9, 7),
+        ),
+        # One greedy answer, whatever else is said; a second would be the same.
+        ({"sampler": "greedy", "num_draws": 9, "max_new_tokens": 7}, Sampling(max_new_tokens=7)),
+        (
+            {"sampler": "sentence_beam", "num_draws": 4, "beam": {"keep_worst": 1}},
+            Sampling(4, 1.0, 1.0, 256, SentenceBeam(5, 1, 1, 3.0, 70)),
+        ),
+        # The beam's settings are nothing to other samplers.
+        ({"beam": {"keep_worst": 1}}, Sampling(15, 1.0)),
     ],
-    ids=["cuda", "mps", "dead device", "python"],
 )
-def test_each_apart_raises_what_is_no_item_s_fault(error: BaseException, at: str) -> None:
-    def call(items: Sequence[int]) -> list[int]:
-        if at == "the batch" or len(items) == 1:
-            raise error
-        return doubled(items)
-
-    with pytest.raises(type(error)):
-        each_apart(call, [1, 13], len)
+def test_settings_become_what_engines_take(settings: dict[str, Any], sampling: Sampling) -> None:
+    assert GenerateConfig(**settings).sampling() == sampling
 
 
-def test_each_apart_raises_when_the_processor_s_memory_is_used_up() -> None:
-    with pytest.raises(RuntimeError, match="allocate"):
-        each_apart(allocate_too_much, [1, 2], len)
+def test_a_question_with_fewer_answers_than_asked_has_fewer_rows(tmp_path: Path) -> None:
+    """A beam may end with fewer answers."""
 
+    class FewAnswers(SeedTeller):
+        def answer(self, requests: Sequence[AnswerRequest], sampling: Sampling) -> list[list[Draw]]:
+            return [
+                draws[: int(r.text)]
+                for r, draws in zip(requests, super().answer(requests, sampling), strict=True)
+            ]
 
-def test_each_apart_does_not_hide_other_errors() -> None:
-    def call(items: Sequence[int]) -> list[int]:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        each_apart(call, [1], len)
+    stages = {member.name: Stage(tmp_path / member.name) for member in PANEL.members}
+    config = GenerateConfig(num_draws=3, block_size=2)
+    generate(
+        stages.__getitem__,
+        questions("3", "0", "1"),
+        PANEL,
+        config,
+        lambda _: FewAnswers(),
+        0,
+        Reporter(),
+    )
+    rows = stages["ada"].read(CANDIDATE_SCHEMA)
+    assert rows.select("question_id", "draw").rows() == [("q0", 0), ("q0", 1), ("q0", 2), ("q2", 0)]
 
 
 def test_equal_answers_share_an_id_within_a_question() -> None:
@@ -341,3 +333,15 @@ def test_distinct_answers() -> None:
         assert_frame_equal(
             distinct_answers(table.sample(fraction=1, shuffle=True, seed=seed)), found
         )
+
+
+@pytest.mark.parametrize(
+    "engine", [{"server": {"base_url": "http://127.0.0.1:1/v1"}}, {"vllm": {"python": "python3"}}]
+)
+def test_beams_need_local_authors(engine: dict[str, Any]) -> None:
+    far = Member.model_validate({"name": "far", "model": "x/y", "learns": False, **engine})
+    check_sampler(GenerateConfig(), [far])
+    beam = GenerateConfig(sampler="sentence_beam")
+    check_sampler(beam, [far.model_copy(update={"answers": False}), Member(name="a", model="m")])
+    with pytest.raises(PeeralignError, match="member 'far' answers behind a server or in vLLM"):
+        check_sampler(beam, [Member(name="a", model="m"), far])

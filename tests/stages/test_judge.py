@@ -13,8 +13,8 @@ from PIL import Image
 from polars.testing import assert_frame_equal
 
 from peeralign.engines.base import AnswerRequest, Draw, Engine, JudgeRequest, Readout, Sampling
-from peeralign.judging.rubric import Rubric, load_rubric
-from peeralign.judging.verdict import Verdict, parse_verdict
+from peeralign.judging.rubric import load_rubric
+from peeralign.judging.verdict import Form, Verdict, parse_verdict
 from peeralign.panel import Member, Panel
 from peeralign.progress import Reporter
 from peeralign.records import CANDIDATE_SCHEMA, JUDGMENT_SCHEMA, QUESTION_SCHEMA, make_id
@@ -35,31 +35,28 @@ class LengthJudge:
     """Gives every axis the answer's number of letters; knows no models."""
 
     def __init__(self) -> None:
+        self.calls: list[list[tuple[str, ...]]] = []
         self.asked: list[str] = []
-        self.images: list[int] = []
         self.readouts: set[str] = set()
         self.closed = 0
 
     def answer(self, requests: Sequence[AnswerRequest], sampling: Sampling) -> list[list[Draw]]:
         raise AssertionError("nobody is to answer here")
 
-    def judge(
-        self, requests: Sequence[JudgeRequest], rubric: Rubric, readout: Readout
-    ) -> list[Verdict]:
-        self.asked += [request.text for request in requests]
+    def judge(self, requests: Sequence[JudgeRequest], readout: Readout) -> list[list[Verdict]]:
+        self.calls.append([request.texts for request in requests])
+        self.asked += [text for request in requests for text in request.texts]
         self.readouts.add(readout)
-        verdicts = []
-        for request in requests:
-            answer = request.text.removesuffix(" GRADE:").split(" ASSISTANT: ")[1]
-            if answer == "broken":
-                raise IndexError("token out of range")
-            size = len(answer)
-            if size > 5:
-                verdicts.append(Verdict(None, "too long to read", answer))
-            else:
-                axes = [float(size)] * len(rubric.axes)
-                verdicts.append(Verdict(axes, None, rubric.verdict([size] * 5), 0.75))
-        return verdicts
+        return [[self.verdict(text, r.form) for text in r.texts] for r in requests]
+
+    def verdict(self, text: str, form: Form) -> Verdict:
+        answer = text.removesuffix(" GRADE:").split(" ASSISTANT: ")[1]
+        if answer == "broken":
+            raise IndexError("token out of range")
+        size = len(answer)
+        if size > 5:
+            return Verdict(None, "too long to read", answer)
+        return Verdict([float(size)] * len(form.axes), None, form.write([size] * 5), 0.75)
 
     def close(self) -> None:
         self.closed += 1
@@ -152,7 +149,7 @@ def test_equal_answers_are_judged_once_by_every_judge(run: Callable[..., pl.Data
         "axes": [3.0] * 5,
         "label_mass": 0.75,
         "reason": None,
-        "raw": load_rubric("classroom").verdict([3] * 5),
+        "raw": load_rubric("classroom").form().write([3] * 5),
     }
 
 
@@ -208,6 +205,30 @@ def test_a_broken_answer_costs_its_own_judgments_only(run: Callable[..., pl.Data
     assert rows.filter(pl.col("score").is_not_null()).height == 6
 
 
+def test_a_call_that_fails_is_made_by_question_and_then_by_answer(
+    run: Callable[..., pl.DataFrame],
+) -> None:
+    given = answers(
+        *(("q0", "ada", text) for text in ("red", "broken", "no")),
+        ("q1", "ben", "no"),
+        ("q2", "ben", "one"),
+    )
+    opener = Opener()
+    rows = run(questions(3), given, opener)
+    sizes = [[len(texts) for texts in call] for call in opener.engines["ben"].calls]
+    # All three questions; the first alone; its three answers, halved; then the other questions.
+    assert sizes[0] == [3, 1, 1]
+    assert sizes[1] == [3]
+    assert sizes[-1] == [1, 1]
+    assert all(call == [1] * len(call) for call in sizes[2:-1])
+    assert ["what 0? ASSISTANT: broken GRADE:"] in [
+        [text for texts in call for text in texts] for call in opener.engines["ben"].calls
+    ]
+    lost = rows.filter(pl.col("score").is_null())
+    assert lost["answer_id"].to_list() == [answer_id("q0", "broken")] * 3
+    assert len(rows) == 15
+
+
 def test_the_size_of_the_blocks_changes_no_row(run: Callable[..., pl.DataFrame]) -> None:
     given = answers(*((f"q{n}", "ada", text) for n in range(5) for text in ("red", "no", "one")))
     expected = run(questions(5), given, Opener(), folder="whole")
@@ -241,9 +262,7 @@ class NoModel:
     def answer(self, requests: Sequence[AnswerRequest], sampling: Sampling) -> list[list[Draw]]:
         raise AssertionError("asked to answer")
 
-    def judge(
-        self, requests: Sequence[JudgeRequest], rubric: Rubric, readout: Readout
-    ) -> list[Verdict]:
+    def judge(self, requests: Sequence[JudgeRequest], readout: Readout) -> list[list[Verdict]]:
         raise AssertionError("asked to judge")
 
     def close(self) -> None: ...
@@ -272,10 +291,10 @@ def test_random_verdicts_belong_to_seed_answer_and_judge(
     assert set(axes) == {1.0, 2.0, 3.0, 4.0, 5.0}
     # 900 uniform draws: 180 of each, standard deviation 12.
     assert all(120 < axes.count(value) < 240 for value in set(axes))
-    rubric = load_rubric("classroom")
+    form = load_rubric("classroom").form()
     for row in first.iter_rows(named=True):
         assert row["score"] == pytest.approx(sum(row["axes"]) / 25)
-        assert parse_verdict(row["raw"], rubric).axes == row["axes"]
+        assert parse_verdict(row["raw"], form).axes == row["axes"]
     # Two judges of one answer draw apart.
     by_judge = {name: first.filter(pl.col("judge") == name).sort("answer_id") for name in NAMES}
     assert by_judge["ada"]["axes"].to_list() != by_judge["ben"]["axes"].to_list()
