@@ -120,11 +120,19 @@ def commented_defaults(model: type[BaseModel], prefix: str = "") -> str:
             many = typing.get_origin(field.annotation) in (tuple, list)
             header = f"[[{prefix}{name}]]" if many else f"[{prefix}{name}]"
             body = commented_defaults(inner, f"{prefix}{name}.")
+            if field.default is None:
+                # Left as it stands, an optional table would be given, and incomplete.
+                meaning, header, body = f"{meaning} (table, optional)", f"# {header}", _off(body)
             tables.append(f"# {meaning}\n{header}\n{body}")
             continue
         own.append(f"# {meaning} ({_type_name(field.annotation)})")
         own.append(_assignment(name, field.default))
     return "\n".join([*own, "", *tables]).rstrip() + "\n"
+
+
+def _off(toml: str) -> str:
+    lines = toml.splitlines(keepends=True)
+    return "".join(line if line[0] in "#\n" else f"# {line}" for line in lines)
 
 
 def _assignment(name: str, default: Any) -> str:

@@ -300,6 +300,13 @@ def _describe(findings: Findings, engine: LocalEngine) -> None:
     )
     slot = "before" if chat.image_first else "after"
     findings.ok("chat template", f"the image stands {slot} the text")
+    if engine.shares_prefix:
+        findings.ok("shares prompts", "answers continue from one image, rubric and question")
+    else:
+        findings.warn(
+            "shares prompts",
+            "this model grades every answer with a whole prompt of its own: correct, but slower",
+        )
     inputs = chat.encode([chat.prompt(QUESTION)], [_test_image()])
     token = getattr(model.config, "image_token_id", None)
     image_tokens = int((inputs["input_ids"] == token).sum()) if token is not None else 0
@@ -339,12 +346,17 @@ def _check_answer(findings: Findings, engine: LocalEngine) -> None:
 def _check_judge(findings: Findings, engine: LocalEngine, rubric: Rubric) -> None:
     from peeralign.engines.base import JudgeRequest, Readout
 
-    request = JudgeRequest(_test_image(), rubric.fill(QUESTION, "red"))
-    readouts: tuple[Readout, ...] = ("text", "expected")
+    compares = rubric.kind != "absolute"
+    together = rubric.fill_together(QUESTION, ["red", "blue"])
+    texts = [together] if compares else rubric.fill(QUESTION, ["red"])
+    form = rubric.form(2)
+    request = JudgeRequest(_test_image(), tuple(texts), form)
+    # A ranking's places cannot be read one by one.
+    readouts: tuple[Readout, ...] = ("text",) if form.distinct else ("text", "expected")
     for readout in readouts:
         what = f"judges, {readout}"
         try:
-            verdict = engine.judge([request], rubric, readout)[0]
+            ((verdict,),) = engine.judge([request], readout)
         except PeeralignError as error:
             findings.warn(what, str(error))
             continue
@@ -355,7 +367,8 @@ def _check_judge(findings: Findings, engine: LocalEngine, rubric: Rubric) -> Non
             )
         else:
             axes = " ".join(f"{axis:.3g}" for axis in verdict.axes)
-            findings.ok(what, f"reward {rubric.reward(verdict.axes):.2f} (axes {axes})")
+            reward = f"reward {rubric.reward(verdict.axes):.2f} (axes {axes})"
+            findings.ok(what, f"of two answers {axes}" if compares else reward)
 
 
 def _check_prefix(findings: Findings, engine: LocalEngine) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from peeralign.config import build, commented_defaults, override, read_toml
 from peeralign.errors import PeeralignError
+from peeralign.panel import Server, VllmWorker
 from peeralign.recipes.pop import PopConfig
 
 REQUIRED: dict[str, Any] = {
@@ -152,3 +154,29 @@ def test_every_setting_is_printed_with_its_meaning() -> None:
         if re.match(r"(# )?\w+ =|\[", line):
             assert lines[number - 1].startswith("# "), line
             assert len(lines[number - 1]) > 10, line
+
+
+@pytest.mark.parametrize(
+    ("table", "required", "model"),
+    [("server", "base_url", Server), ("vllm", "python", VllmWorker)],
+)
+def test_an_optional_table_is_printed_as_a_comment_that_can_be_taken_into_use(
+    table: str, required: str, model: type[BaseModel]
+) -> None:
+    printed = commented_defaults(PopConfig)
+    start = printed.index(f"\n# [members.{table}]\n") + 1
+    block = printed[start : printed.index("\n\n", start)]
+    assert all(line.startswith("# ") for line in block.splitlines())
+    # Settings without a value ("adapter =") stay comments; the others are taken into use.
+    used = re.sub(r"^# (\[.*\]$|\w+ = .)", r"\1", block, flags=re.MULTILINE)
+    member = tomllib.loads(used)["members"][table]
+    assert model(**member) == model(**{required: "..."})
+    named = set(re.findall(r"^#? ?(\w+) =", block, flags=re.MULTILINE))
+    assert named == set(model.model_fields)
+
+
+@pytest.mark.parametrize("section", ["generate", "judge"])
+def test_a_batch_size_is_no_setting_of_a_stage(section: str) -> None:
+    assert sentence({**REQUIRED, section: {"batch_size": 8}}).startswith(
+        f"mine.toml: unknown setting '{section}.batch_size'"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ from rich.console import Console
 
 from peeralign import doctor
 from peeralign.classroom.peers import build_model, build_processor, save_peer
+from peeralign.engines.base import JudgeRequest
+from peeralign.engines.local import LocalEngine
 from peeralign.errors import PeeralignError
+from peeralign.judging.rubric import load_rubric
+from peeralign.judging.verdict import Verdict
 
 ADA = Path(doctor.__file__).parent / "classroom" / "weights" / "ada"
 
@@ -70,6 +75,7 @@ def test_a_shipped_peer_is_all_right() -> None:
     assert level == "ok"
     assert loads.startswith("LlavaForConditionalGeneration, ")
     assert "float32 on " in loads
+    assert finding(text, "shares prompts", "classroom:ada")[0] == "ok"
     assert finding(text, "image", "classroom:ada")[1].startswith("9 tokens of ")
     assert finding(text, "answers", "classroom:ada")[0] == "ok"
     assert finding(text, "judges, expected", "classroom:ada")[0] == "ok"
@@ -86,6 +92,35 @@ def test_an_untrained_member_judges_unreadably(untrained: Path) -> None:
     assert level == "warn"
     assert "of the probability lies on scores" in why
     assert text.splitlines()[-1].startswith("all right, ")
+
+
+@pytest.mark.parametrize(
+    ("rubric", "readouts"),
+    [("relative_scores", ["text", "expected"]), ("relative_ranking", ["text"])],
+)
+def test_a_rubric_that_compares_is_tried_on_two_answers(
+    untrained: Path, monkeypatch: pytest.MonkeyPatch, rubric: str, readouts: list[str]
+) -> None:
+    seen: list[tuple[JudgeRequest, str]] = []
+
+    def judge(
+        self: LocalEngine, requests: Sequence[JudgeRequest], readout: str
+    ) -> list[list[Verdict]]:
+        seen.extend((request, readout) for request in requests)
+        return [[Verdict([2.0, 1.0], None, "")] for _ in requests]
+
+    monkeypatch.setattr(LocalEngine, "judge", judge)
+    good, text = examined(str(untrained), rubric=rubric)
+    assert good
+    assert [readout for _, readout in seen] == readouts
+    for request, readout in seen:
+        assert request.form == load_rubric(rubric).form(2)
+        (shown,) = request.texts
+        assert "Answer A\n" in shown
+        assert shown.endswith('{"A": n, "B": n}')
+        found = finding(text, f"judges, {readout}", str(untrained))
+        assert found == ("ok", "of two answers 2 1")
+    assert ("judges, expected" in text) is ("expected" in readouts)
 
 
 def test_members_that_do_not_load(untrained: Path, tmp_path: Path) -> None:

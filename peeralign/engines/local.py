@@ -1,129 +1,77 @@
 """The local engine: any `AutoModelForImageTextToText` checkpoint, run by `transformers`.
 
-The prompt (image and text) is computed once for all draws of a question: its cache is repeated
-and every draw continues from it. Sampling is by inverse transform from numbers that belong to the
-item, so a draw depends on its seed and not on the batch it was computed in.
-
-Shapes: B prompts, R = B * draws rows, V vocabulary, A axes, S labels of the scale.
+An image, and the text that several continuations share, are computed once: all draws of a question
+continue from one prompt, all answers to grade from one image, rubric and question. Questions are
+batched as far as `memory_gib` allows.
 """
 
 from __future__ import annotations
 
 import gc
-import inspect
-from collections.abc import Iterator, Sequence
-from typing import Any
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
+from PIL import Image
 from torch import Tensor
 
 from peeralign.chat import ChatFormat
 from peeralign.engines.base import AnswerRequest, Draw, JudgeRequest, Readout, Sampling
+from peeralign.engines.branches import Branches, RowBranches, TreeBranches
+from peeralign.engines.decode import draw, draw_by_sentence
+from peeralign.engines.loading import load_checkpoint, pick_device
+from peeralign.engines.memory import GIB, Memory, TooBig, is_out_of_memory
+from peeralign.engines.readout import VerdictSkeleton, read_scores
+from peeralign.engines.sharing import can_share_prefix, lengthened, split_texts, window_of
 from peeralign.errors import PeeralignError
-from peeralign.judging.rubric import Rubric
-from peeralign.judging.verdict import Verdict, parse_verdict
-from peeralign.panel import check_local_folder
+from peeralign.judging.verdict import Form, Verdict, parse_verdict
 
+log = logging.getLogger(__name__)
 MAX_VERDICT_TOKENS = 128
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the first CUDA device, else Apple's, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def load_processor(model: str, trust_remote_code: bool = False) -> Any:
-    """Load a checkpoint's processor. Raises PeeralignError if there is none that takes images."""
-    from transformers import AutoProcessor
-
-    check_local_folder(model)
-    try:
-        processor = AutoProcessor.from_pretrained(model, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise PeeralignError(
-            f"member {model} has no processor that loads: {_short(error)}"
-        ) from error
-    if getattr(processor, "image_processor", None) is None:
-        raise PeeralignError(
-            f"member {model} has no image processor (found {type(processor).__name__}); "
-            "give a vision-language checkpoint with its preprocessor_config.json"
-        )
-    return processor
-
-
-def load_checkpoint(
-    model: str, device: torch.device, dtype: str = "auto", trust_remote_code: bool = False
-) -> tuple[Any, Any]:
-    """Load (model, processor) from a local folder or a hub name; safetensors only.
-
-    `dtype` "auto" is bfloat16 on an accelerator and float32 on the CPU. Raises PeeralignError when
-    the folder holds no model, or none that takes images.
-    """
-    from transformers import AutoModelForImageTextToText
-
-    processor = load_processor(model, trust_remote_code)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if dtype == "auto":
-        dtype = "float32" if device.type == "cpu" else "bfloat16"
-    try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            model,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
-        )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise PeeralignError(f"member {model} does not load: {_short(error)}") from error
-    network, report = loaded
-    if report["missing_keys"]:
-        # transformers fills them with random numbers and only warns.
-        raise PeeralignError(
-            f"member {model} is incomplete: its weights lack {min(report['missing_keys'])} and "
-            f"{len(report['missing_keys']) - 1} others; copy the checkpoint again"
-        )
-    return network.to(device).eval(), processor
-
-
-def _short(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]
+# Draws that share one copy of their prompt. In decoding, reading the prompt is what takes time.
+DRAWS_PER_ROW = 16
+# Answers to grade share a copy while they are together shorter than the prompt times this: in
+# one long pass, masked attention between siblings is what takes time.
+TAIL_SHARE = 1.0
+Request = TypeVar("Request")
+Result = TypeVar("Result")
 
 
 class LocalEngine:
-    """A checkpoint in this process. `batch_size` bounds the rows of one forward pass."""
+    """A checkpoint in this process.
+
+    `memory_gib` bounds caches and activations beside the weights (None: 80 % of what the device has
+    free, 2 GiB on the CPU). `share_prefix` None finds out whether branches of one prompt may share
+    it; False computes every answer's prompt by itself.
+    """
 
     def __init__(
         self,
         model: str,
         device: str = "auto",
         dtype: str = "auto",
-        batch_size: int = 64,
+        memory_gib: float | None = None,
         trust_remote_code: bool = False,
         min_label_mass: float = 0.5,
+        share_prefix: bool | None = None,
     ) -> None:
         self.device = pick_device(device)
         self.model, self.processor = load_checkpoint(model, self.device, dtype, trust_remote_code)
         self.chat = ChatFormat(self.processor)
-        self.batch_size = batch_size
         self.min_label_mass = min_label_mass
-        text_config = self.model.config.get_text_config()
-        # Three-axis rotary positions are the model's own business: it derives them itself.
-        self.plain_positions = "mrope_section" not in str(
-            getattr(text_config, "rope_parameters", "")
-        )
-        keeps = "logits_to_keep" in inspect.signature(self.model.forward).parameters
-        self.last_only = {"logits_to_keep": 1} if keeps else {}
+        self.memory = Memory(self.model, self.device, memory_gib)
         eos = self.model.generation_config.eos_token_id
         ends = eos if isinstance(eos, list) else [eos]
         self.end_ids = {
             i for i in (*ends, self.chat.tokenizer.eos_token_id, self.chat.end_id) if i is not None
         }
+        self._skeletons: dict[Form, VerdictSkeleton] = {}
+        self.window = window_of(self.model)
+        if share_prefix is None:
+            share_prefix = can_share_prefix(self.model, self.chat, self._encode)
+        self.shares_prefix = share_prefix
 
     def close(self) -> None:
         del self.model
@@ -133,35 +81,221 @@ class LocalEngine:
 
     @torch.inference_mode()
     def answer(self, requests: Sequence[AnswerRequest], sampling: Sampling) -> list[list[Draw]]:
-        results: list[list[Draw]] = []
-        per_batch = max(1, self.batch_size // sampling.num_draws)
-        for batch in _chunks(requests, per_batch):
-            inputs = self._encode(
-                [self.chat.prompt(r.text) for r in batch], [r.image for r in batch]
+        if sampling.beam is not None and not self.shares_prefix:
+            raise PeeralignError(
+                "sentence-level beam search needs a model whose answers can share their prompt, "
+                f'and {type(self.model).__name__} cannot; set generate.sampler = "sampling"'
             )
-            uniforms_RT = np.stack(
-                [_uniforms(seed, sampling.max_new_tokens) for r in batch for seed in r.seeds]
-            )
-            ids = self._decode(inputs, sampling, torch.from_numpy(uniforms_RT).to(self.device))
-            draws = [self._draw(row, sampling.max_new_tokens) for row in ids]
-            for start in range(0, len(draws), sampling.num_draws):
-                results.append(draws[start : start + sampling.num_draws])
-        return results
+        return self._in_batches(requests, lambda some: self._answer(some, sampling))
 
-    def judge(
-        self, requests: Sequence[JudgeRequest], rubric: Rubric, readout: Readout
-    ) -> list[Verdict]:
-        if readout == "text":
-            asked = [AnswerRequest(r.image, r.text, (0,)) for r in requests]
-            replies = self.answer(asked, Sampling(max_new_tokens=MAX_VERDICT_TOKENS))
-            return [parse_verdict(draws[0].text or "", rubric) for draws in replies]
-        verdicts: list[Verdict] = []
-        skeleton = VerdictSkeleton(self.chat, rubric)
-        for batch in _chunks(requests, self.batch_size):
-            verdicts += self._read_scores(batch, rubric, skeleton, readout)
+    @torch.inference_mode()
+    def judge(self, requests: Sequence[JudgeRequest], readout: Readout) -> list[list[Verdict]]:
+        # Texts of one length side by side, so that little of a batch is padding.
+        order = sorted(range(len(requests)), key=lambda place: len("".join(requests[place].texts)))
+        verdicts: list[list[Verdict]] = [[] for _ in requests]
+        for form in dict.fromkeys(request.form for request in requests):
+            places = [place for place in order if requests[place].form == form]
+            some = [requests[place] for place in places]
+            if self.shares_prefix:
+                found = self._in_batches(
+                    some, lambda few, form=form: self._judge(few, form, readout)
+                )
+            else:
+                found = self._judge_singly(some, form, readout)
+            for place, row in zip(places, found, strict=True):
+                verdicts[place] = row
         return verdicts
 
-    def _encode(self, prompts: list[str], images: list[Any]) -> dict[str, Tensor]:
+    def _judge_singly(
+        self, requests: Sequence[JudgeRequest], form: Form, readout: Readout
+    ) -> list[list[Verdict]]:
+        """Every text with a prompt of its own."""
+        singles = [replace(r, texts=(text,)) for r in requests for text in r.texts]
+        found = iter(self._in_batches(singles, lambda few: self._judge_rows(few, form, readout)))
+        return [[next(found) for _ in request.texts] for request in requests]
+
+    def _in_batches(
+        self, requests: Sequence[Request], work: Callable[[Sequence[Request]], list[Result]]
+    ) -> list[Result]:
+        """`work` on as many requests at a time as fit into memory."""
+        # From scratch in every call: what a resumed run computes must not hang on what came before.
+        self.memory.batch_hint = 1
+        results: list[Result] = []
+        while len(results) < len(requests):
+            batch = requests[len(results) : len(results) + self.memory.batch_hint]
+            try:
+                results += work(batch)
+            except TooBig:
+                self.memory.batch_hint = min(self.memory.batch_hint, len(batch) // 2)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                # The frames of the traceback hold what has just not fitted.
+                error.__traceback__ = None
+                self.memory.halve(error)
+                self.memory.batch_hint = max(1, len(batch) // 2)
+        return results
+
+    def _answer(self, requests: Sequence[AnswerRequest], sampling: Sampling) -> list[list[Draw]]:
+        prompts = [self.chat.prompt(r.text) for r in requests]
+        inputs = self._encode(prompts, [r.image for r in requests])
+        width, longest, beam = inputs["input_ids"].shape[1], sampling.max_new_tokens, sampling.beam
+        is_tree = self.shares_prefix and width + longest <= self.window
+
+        def cost(branches: Sequence[int]) -> int:
+            num = len(branches)
+            if beam is not None:
+                live = beam.keep_best + beam.keep_worst
+                forks = live * beam.num_continuations
+                tail = live * longest + forks * beam.max_sentence_tokens
+                return self.memory.tree(width, forks, tail, live * longest, forks)
+            if is_tree:
+                return self.memory.tree(width, num, num * longest, num, DRAWS_PER_ROW)
+            return self.memory.rows(width, num, longest, 1)
+
+        fits = width + longest <= self.memory.context_tokens
+        numbers = list(range(1 if beam else sampling.num_draws))
+        groups = self._groups(len(requests), numbers, cost) if fits else []
+        if not groups:
+            if len(requests) > 1:
+                raise TooBig
+            return [[Draw(None, 0, self._refusal(width + longest))] * sampling.num_draws]
+        branches = (TreeBranches if is_tree else RowBranches)(self.model, inputs)
+        if beam is not None:
+            if not is_tree:
+                raise ValueError("sentence-level beam search cannot go beyond the model's window")
+            seeds = [r.seeds[0] for r in requests]
+            found = draw_by_sentence(branches, seeds, sampling, self.end_ids, self._text)
+            return [[self._draw(ids) for ids in rows] for rows in found]
+        draws: list[list[Draw]] = [[] for _ in requests]
+        for group in groups:
+            of_branch = [place for place in range(len(requests)) for _ in group]
+            seeds = [r.seeds[number] for r in requests for number in group]
+            logits_KV = branches.start(of_branch, DRAWS_PER_ROW)
+            rows = draw(branches, logits_KV, seeds, sampling, self.end_ids)
+            for place, ids in zip(of_branch, rows, strict=True):
+                draws[place].append(self._draw(ids))
+        return draws
+
+    def _judge(
+        self, requests: Sequence[JudgeRequest], form: Form, readout: Readout
+    ) -> list[list[Verdict]]:
+        skeleton = None if readout == "text" else self._skeleton(form)
+        start = skeleton.pieces[0] if skeleton else []
+        written = skeleton.num_tokens if skeleton else MAX_VERDICT_TOKENS
+        split = [split_texts(self.chat, request.texts) for request in requests]
+        inputs = self._encode([head for head, _, _ in split], [r.image for r in requests])
+        inputs = lengthened(inputs, [shared for _, shared, _ in split])
+        width = inputs["input_ids"].shape[1]
+        tails = [[[*tail, *start] for tail in found] for _, _, found in split]
+        lengths = [len(tail) for found in tails for tail in found]
+        room = self.memory.context_tokens - width - written
+        if len(requests) > 1 and max(lengths) > room:
+            # The width is that of the longest prompt: one too long must not cost the others theirs.
+            raise TooBig
+        longest = max((length for length in lengths if length <= room), default=1)
+        if width + longest + written > self.window:
+            return self._judge_singly(requests, form, readout)
+        per_row = max(1, int(width * TAIL_SHARE) // longest)
+
+        def cost(branches: Sequence[tuple[int, int]]) -> int:
+            sums = [0] * len(requests)
+            counts = [0] * len(requests)
+            for place, number in branches:
+                sums[place] += len(tails[place][number])
+                counts[place] += 1
+            tail = max(sums) + max(counts) * written
+            return self.memory.tree(width, max(counts), tail, max(sums), per_row)
+
+        asked = [
+            (place, number)
+            for place, found in enumerate(tails)
+            for number, tail in enumerate(found)
+            if len(tail) <= room
+        ]
+        # Long answers last, so that one of them is not a burden to the others.
+        asked.sort(key=lambda branch: len(tails[branch[0]][branch[1]]))
+        groups = self._groups(len(requests), asked, cost)
+        branches = TreeBranches(self.model, inputs) if groups else None
+        graded: dict[tuple[int, int], Verdict] = {}
+        for group in groups:
+            assert branches is not None
+            branches.start([place for place, _ in group], per_row)
+            logits_KV = branches.feed([tails[place][number] for place, number in group])
+            read = self._read(branches, logits_KV, skeleton, form, readout)
+            graded.update(zip(group, read, strict=True))
+        return [
+            [
+                graded.get((place, number)) or self._unread(width + len(tail) + written)
+                for number, tail in enumerate(found)
+            ]
+            for place, found in enumerate(tails)
+        ]
+
+    def _judge_rows(
+        self, requests: Sequence[JudgeRequest], form: Form, readout: Readout
+    ) -> list[Verdict]:
+        skeleton = None if readout == "text" else self._skeleton(form)
+        written = skeleton.num_tokens if skeleton else MAX_VERDICT_TOKENS
+        prompts = [self.chat.prompt(request.texts[0]) for request in requests]
+        inputs = self._encode(prompts, [request.image for request in requests])
+        width = inputs["input_ids"].shape[1]
+        fits = width + written <= self.memory.context_tokens
+        whole = self.memory.rows(width, 1, written, 1)
+        if not fits or not self._groups(len(requests), [0], lambda _: whole):
+            if len(requests) > 1:
+                raise TooBig
+            return [self._unread(width + written)]
+        branches = RowBranches(self.model, inputs)
+        logits_KV = branches.start(range(len(requests)))
+        if skeleton and skeleton.pieces[0]:
+            logits_KV = branches.feed([skeleton.pieces[0]] * len(requests))
+        return self._read(branches, logits_KV, skeleton, form, readout)
+
+    def _read(
+        self,
+        branches: Branches,
+        logits_KV: Tensor,
+        skeleton: VerdictSkeleton | None,
+        form: Form,
+        readout: Readout,
+    ) -> list[Verdict]:
+        if skeleton is not None:
+            return read_scores(branches, logits_KV, skeleton, readout, self.min_label_mass)
+        sampling = Sampling(max_new_tokens=MAX_VERDICT_TOKENS)
+        rows = draw(branches, logits_KV, [0] * len(logits_KV), sampling, self.end_ids)
+        return [parse_verdict(self._text(ids), form) for ids in rows]
+
+    def _groups(
+        self,
+        num_prompts: int,
+        branches: Sequence[Request],
+        cost: Callable[[Sequence[Request]], int],
+    ) -> list[Sequence[Request]]:
+        """Branches of a batch of prompts, split until each part fits; one alone that does not is
+        left out. Raises TooBig if fewer prompts may do without a split."""
+        self.memory.expect(cost(branches))
+        if num_prompts > self.memory.batch_hint:
+            raise TooBig
+        return self._halves(num_prompts, branches, cost)
+
+    def _halves(
+        self,
+        num_prompts: int,
+        branches: Sequence[Request],
+        cost: Callable[[Sequence[Request]], int],
+    ) -> list[Sequence[Request]]:
+        if not branches:
+            return []
+        if num_prompts * cost(branches) <= self.memory.limit:
+            return [branches]
+        if len(branches) == 1:
+            return []
+        middle = len(branches) // 2
+        halves = (branches[:middle], branches[middle:])
+        return [part for half in halves for part in self._halves(num_prompts, half, cost)]
+
+    def _encode(self, prompts: list[str], images: list[Image.Image]) -> dict[str, Tensor]:
         inputs = self.chat.encode(prompts, images)
         for name, value in inputs.items():
             if value.is_floating_point():
@@ -169,144 +303,23 @@ class LocalEngine:
             inputs[name] = value.to(self.device)
         return inputs
 
-    def _prefill(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Any]:
-        extra = {}
-        if self.plain_positions:
-            extra["position_ids"] = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
-        output = self.model(**inputs, **extra, **self.last_only, use_cache=True)
-        return output.logits[:, -1].float(), output.past_key_values
+    def _skeleton(self, form: Form) -> VerdictSkeleton:
+        if form not in self._skeletons:
+            self._skeletons[form] = VerdictSkeleton(self.chat, form)
+        return self._skeletons[form]
 
-    def _step(self, ids_RL: Tensor, mask_RT: Tensor, cache: Any) -> tuple[Tensor, Tensor]:
-        """Feed L more tokens to every row: (last logits, the mask grown by L)."""
-        mask_RT = torch.cat([mask_RT, torch.ones_like(ids_RL)], dim=1)
-        extra = {}
-        if self.plain_positions:
-            extra["position_ids"] = (mask_RT.cumsum(dim=1) - 1)[:, -ids_RL.shape[1] :]
-        output = self.model(
-            input_ids=ids_RL,
-            attention_mask=mask_RT,
-            past_key_values=cache,
-            use_cache=True,
-            **self.last_only,
-            **extra,
-        )
-        return output.logits[:, -1].float(), mask_RT
+    def _text(self, ids: list[int]) -> str:
+        return self.chat.tokenizer.decode(ids, skip_special_tokens=True)
 
-    def _decode(
-        self, inputs: dict[str, Tensor], sampling: Sampling, uniforms_RT: Tensor
-    ) -> list[list[int]]:
-        logits_RV, cache = self._prefill(inputs)
-        mask_RT = inputs["attention_mask"]
-        if sampling.num_draws > 1:
-            cache.batch_repeat_interleave(sampling.num_draws)
-            logits_RV = logits_RV.repeat_interleave(sampling.num_draws, dim=0)
-            mask_RT = mask_RT.repeat_interleave(sampling.num_draws, dim=0)
-        rows: list[list[int]] = [[] for _ in range(len(logits_RV))]
-        running = set(range(len(rows)))
-        for step in range(sampling.max_new_tokens):
-            next_R = sample(logits_RV, uniforms_RT[:, step], sampling.temperature, sampling.top_p)
-            for row, token in enumerate(next_R.tolist()):
-                if row in running:
-                    rows[row].append(token)
-                    if token in self.end_ids:
-                        running.discard(row)
-            if not running or step + 1 == sampling.max_new_tokens:
-                break
-            logits_RV, mask_RT = self._step(next_R[:, None], mask_RT, cache)
-        return rows
+    def _draw(self, ids: list[int]) -> Draw:
+        text = self._text(ids).strip()
+        return Draw(text, len(ids)) if text else Draw(None, len(ids), "empty answer")
 
-    def _draw(self, ids: list[int], max_new_tokens: int) -> Draw:
-        text = self.chat.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        if not text:
-            return Draw(None, len(ids), "empty answer")
-        return Draw(text, len(ids))
+    def _unread(self, num_tokens: int) -> Verdict:
+        return Verdict(None, self._refusal(num_tokens), "")
 
-    @torch.inference_mode()
-    def _read_scores(
-        self,
-        requests: Sequence[JudgeRequest],
-        rubric: Rubric,
-        skeleton: VerdictSkeleton,
-        readout: Readout,
-    ) -> list[Verdict]:
-        inputs = self._encode(
-            [self.chat.prompt(r.text) for r in requests], [r.image for r in requests]
-        )
-        logits_RV, cache = self._prefill(inputs)
-        mask_RT = inputs["attention_mask"]
-        scores_RA, mass_RA, digits_RA = [], [], []
-        labels_S = torch.tensor(rubric.labels, dtype=torch.float32, device=self.device)
-        previous: Tensor | None = None
-        for piece, label_ids in zip(skeleton.pieces, skeleton.label_ids, strict=True):
-            fed = torch.tensor(piece, device=self.device).expand(len(requests), -1)
-            if previous is not None:
-                fed = torch.cat([previous[:, None], fed], dim=1)
-            if fed.shape[1]:
-                logits_RV, mask_RT = self._step(fed, mask_RT, cache)
-            ids_S = torch.tensor(label_ids, device=self.device)
-            probs_RS = logits_RV.softmax(dim=-1)[:, ids_S]
-            mass_R = probs_RS.sum(dim=-1)
-            best_R = probs_RS.argmax(dim=-1)
-            expected_R = (probs_RS @ labels_S) / mass_R.clamp(min=1e-9)
-            scores_RA.append(expected_R if readout == "expected" else labels_S[best_R])
-            mass_RA.append(mass_R)
-            digits_RA.append(labels_S[best_R])
-            previous = ids_S[best_R]
-        scores = torch.stack(scores_RA, dim=1).tolist()
-        masses = torch.stack(mass_RA, dim=1).min(dim=1).values.tolist()
-        digits = torch.stack(digits_RA, dim=1).tolist()
-        return [
-            self._verdict(axes, mass, rubric.verdict([int(d) for d in digit]))
-            for axes, mass, digit in zip(scores, masses, digits, strict=True)
-        ]
-
-    def _verdict(self, axes: list[float], mass: float, raw: str) -> Verdict:
-        if not mass >= self.min_label_mass:
-            reason = f"less than {self.min_label_mass:g} of the probability lies on scores"
-            return Verdict(None, reason, raw, mass)
-        return Verdict(axes, None, raw, mass)
-
-
-class VerdictSkeleton:
-    """The known text of a verdict as token ids: pieces[i] comes before the i-th axis score.
-
-    Found by tokenising the verdict with every label on every axis and comparing, so it holds for
-    any tokenizer. Raises PeeralignError where a score is not one token in a fixed place.
-    """
-
-    def __init__(self, chat: ChatFormat, rubric: Rubric) -> None:
-        rows = [chat.text_ids(rubric.verdict([s] * len(rubric.axes))) for s in rubric.labels]
-        places = [i for i, ids in enumerate(zip(*rows, strict=False)) if len(set(ids)) > 1]
-        if len({len(row) for row in rows}) > 1 or len(places) != len(rubric.axes):
-            raise PeeralignError(
-                "this judge's tokenizer does not write every score as one token, so the readouts "
-                "'greedy' and 'expected' cannot be used; set judge.readout = \"text\""
-            )
-        starts = [0, *(place + 1 for place in places)]
-        self.pieces = [rows[0][start:place] for start, place in zip(starts, places, strict=False)]
-        self.label_ids = [[row[place] for row in rows] for place in places]
-
-
-def sample(logits_RV: Tensor, uniform_R: Tensor, temperature: float, top_p: float) -> Tensor:
-    """Draw one token a row by inverse transform of `uniform_R`; greedy at temperature 0."""
-    if temperature == 0:
-        return logits_RV.argmax(dim=-1)
-    probs_RV = (logits_RV.double() / temperature).softmax(dim=-1)
-    if top_p < 1:
-        sorted_RV, order_RV = probs_RV.sort(dim=-1, descending=True)
-        outside_RV = sorted_RV.cumsum(dim=-1) - sorted_RV >= top_p
-        probs_RV = probs_RV.masked_fill(outside_RV.gather(-1, order_RV.argsort(dim=-1)), 0.0)
-    cumulative_RV = probs_RV.cumsum(dim=-1)
-    target_R1 = uniform_R[:, None] * cumulative_RV[:, -1:]
-    return torch.searchsorted(cumulative_RV, target_R1, right=True)[:, 0].clamp(
-        max=logits_RV.shape[-1] - 1
-    )
-
-
-def _uniforms(seed: int, num: int) -> np.ndarray:
-    return np.random.Generator(np.random.Philox(seed)).random(num)
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+    def _refusal(self, num_tokens: int) -> str:
+        if num_tokens > self.memory.context_tokens:
+            return f"{num_tokens} tokens, more than the model's {self.memory.context_tokens}"
+        gib = self.memory.limit / GIB
+        return f"{num_tokens} tokens, more than fit into {gib:.3g} GiB (memory_gib)"

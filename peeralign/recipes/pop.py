@@ -21,11 +21,11 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from peeralign.config import build
 from peeralign.engines.base import Engine
 from peeralign.errors import PeeralignError
 from peeralign.evals.exam import read_exam, sit_exam, skill_scores
-from peeralign.judging.rubric import load_rubric
-from peeralign.panel import Member, Panel, check_panel
+from peeralign.panel import Member, Panel, Server, VllmWorker, check_panel
 from peeralign.progress import Reporter
 from peeralign.records import (
     CANDIDATE_SCHEMA,
@@ -37,8 +37,8 @@ from peeralign.records import (
 )
 from peeralign.stages.aggregate import AggregateConfig, aggregate
 from peeralign.stages.curate import CurateConfig, anchors, curate
-from peeralign.stages.generate import GenerateConfig, distinct_answers, generate
-from peeralign.stages.judge import JudgeConfig, judge
+from peeralign.stages.generate import GenerateConfig, check_sampler, distinct_answers, generate
+from peeralign.stages.judge import JudgeConfig, judge, read_rubric
 from peeralign.stages.train import pair_rows, train_member
 from peeralign.store.questions import PoolConfig, check_images, draw_questions, read_pool
 from peeralign.store.run import Run, Stage, write_json
@@ -89,11 +89,17 @@ class PopConfig(BaseModel):
 
 
 Config = PopConfig
+CONFIG = "config.json"
 # Settings that change how fast and where, not what: a run may be resumed with others.
 HOW_NOT_WHAT: Any = {
-    "generate": {"batch_size"},
-    "judge": {"batch_size"},
-    "members": {"__all__": {"device"}},
+    "members": {
+        "__all__": {
+            "device": True,
+            "memory_gib": True,
+            "server": set(Server.model_fields) - {"extra_body"},
+            "vllm": set(VllmWorker.model_fields) - {"adapter", "max_model_len"},
+        }
+    },
 }
 
 
@@ -102,18 +108,21 @@ def run(config: PopConfig, out: Path | str, reporter: Reporter | None = None) ->
 
     Raises PeeralignError for settings, pools, members or folders that cannot be used.
     """
-    from peeralign.engines.local import load_processor
+    from peeralign.engines.opening import check_member
 
     Run.check_usable(Path(out))
     check_panel(config.members)
     # Before the folder is made: a corrected mistake must not look like other settings.
-    load_rubric(config.judge.rubric)
+    read_rubric(config.judge)
+    check_sampler(config.generate, config.members)
     for member in config.members:
-        load_processor(member.checkpoint(), member.trust_remote_code)
+        check_member(member)
     loop = _Loop(config, Run(Path(out)), reporter or Reporter())
     loop.read_pool()
     settings = config.model_dump(mode="json", exclude=HOW_NOT_WHAT)
     Run.open(Path(out), "pop", settings, config.seed)
+    # All of it, with what may differ between attempts: an examination later starts from here.
+    write_json(loop.state.folder / CONFIG, config.model_dump(mode="json"))
     panel = Panel(config.members)
     loop.examine(0, panel)
     for round_number in range(1, config.rounds + 1):
@@ -130,7 +139,8 @@ def examine_again(folder: Path | str, exam: Path | str, reporter: Reporter | Non
     are kept in `folder`/exams/NAME, so an interrupted examination goes on.
     """
     state = Run.existing(Path(folder))
-    config = PopConfig.model_validate(state.manifest()["settings"])
+    settings = _read_json(state.folder / CONFIG) or state.manifest()["settings"]
+    config = build(PopConfig, settings, str(state.folder))
     loop = _Loop(config, state, reporter or Reporter())
     table = read_exam(str(exam))
     panel = Panel(config.members)
@@ -244,7 +254,7 @@ class _Loop:
                 questions,
                 panel,
                 config.generate,
-                self._engine(config.generate.batch_size),
+                self._engine,
                 config.seed + number,
                 self.reporter,
             )
@@ -258,27 +268,17 @@ class _Loop:
                 distinct_answers(candidates),
                 panel,
                 config.judge,
-                self._engine(config.judge.batch_size),
+                self._engine,
                 config.seed + number,
                 self.reporter,
             )
         judgments = state.table(number, "judgments", JUDGMENT_SCHEMA).filter(asked)
         return aggregate(candidates, judgments, config.aggregate, config.judge.judges)
 
-    def _engine(self, batch_size: int) -> Any:
-        def open_engine(member: Member) -> Engine:
-            from peeralign.engines.local import LocalEngine
+    def _engine(self, member: Member) -> Engine:
+        from peeralign.engines.opening import open_engine
 
-            return LocalEngine(
-                member.checkpoint(),
-                member.device,
-                member.dtype,
-                batch_size,
-                member.trust_remote_code,
-                self.config.judge.min_label_mass,
-            )
-
-        return open_engine
+        return open_engine(member, self.config.judge.min_label_mass)
 
     def _lessons(self, number: int) -> pl.DataFrame:
         first = 1 if self.config.train.keep_pairs else number
@@ -299,8 +299,9 @@ class _Loop:
 
     def sit(self, exam: pl.DataFrame, stage_of: Callable[[str], Stage], panel: Panel) -> None:
         """Every member of `panel` sits `exam`."""
-        engine = self._engine(self.config.generate.batch_size)
-        sit_exam(stage_of, exam, panel, engine, self.config.exam.max_new_tokens, self.reporter)
+        sit_exam(
+            stage_of, exam, panel, self._engine, self.config.exam.max_new_tokens, self.reporter
+        )
 
     @contextmanager
     def _clock(self, number: int, stage: str) -> Iterator[None]:

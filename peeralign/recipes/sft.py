@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peeralign.chat import ChatFormat
-from peeralign.engines.local import load_processor
+from peeralign.engines.loading import load_processor
 from peeralign.errors import PeeralignError
 from peeralign.panel import check_local_folder
 from peeralign.progress import Reporter

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from peeralign.chat import ChatFormat
-from peeralign.engines.local import load_checkpoint, pick_device
+from peeralign.engines.loading import load_checkpoint, pick_device
 from peeralign.errors import PeeralignError
 from peeralign.images.load import open_image
 from peeralign.progress import Reporter

@@ -155,8 +155,9 @@ class TreeCollator:
                 start = stop
         model_inputs = dict(inputs)
         model_inputs["input_ids"] = torch.cat([prefix_BP, tail_BR], dim=1)
-        if "token_type_ids" in inputs:
-            model_inputs["token_type_ids"] = _with_types(inputs["token_type_ids"], tail_BR)
+        for name in ("token_type_ids", "mm_token_type_ids"):
+            if name in inputs:
+                model_inputs[name] = _with_types(inputs[name], tail_BR)
         if self.share_prefix:
             length_B1 = prefix_mask_BP.sum(dim=1, keepdim=True)
             prefix_positions_BP = (prefix_mask_BP.cumsum(dim=1) - 1).clamp(min=0)
@@ -188,8 +189,8 @@ class TreeCollator:
 def _with_types(types_BP: Tensor, tail_BR: Tensor) -> Tensor:
     """The prefix's token types, and those of its branches behind them.
 
-    Gemma 3 marks image tokens with 1, all else with 0. PaliGemma marks the prompt, image included,
-    with 0 and the answer with 1: with 0 an answer would see its own future.
+    Gemma 3 and Qwen mark image tokens with 1, all else with 0. PaliGemma marks the prompt, image
+    included, with 0 and the answer with 1: with 0 an answer would see its own future.
     """
     tail_type = 0 if types_BP.any() else 1
     return torch.cat([types_BP, torch.full_like(tail_BR, tail_type)], dim=1)
