@@ -15,6 +15,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet 'setuptools>=77' wheel -c constraints.txt
 	$(BIN)/pip install --quiet torch -c constraints.txt
 	$(BIN)/pip install --quiet --editable '.[dev]' -c constraints.txt
+	@# Apart, where only the tests of some model families look: it must not enter the environment.
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(VENV)/apart/torchvision torchvision num2words -c constraints.txt
 	touch $@
 
 setup: $(VENV)/.ready
