@@ -1,0 +1,1 @@
+"""Adapters, as in vLLM."""
