@@ -229,10 +229,15 @@ def test_an_interrupt_ends_the_wait_and_leaves_nothing_behind(
 
     engine = connect(serve(script))
     interrupt = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT])
+    # A shell starts jobs in the background with interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     interrupt.start()
-    with pytest.raises(KeyboardInterrupt):
-        engine.answer(questions(3), Sampling())
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            engine.answer(questions(3), Sampling())
+    finally:
+        signal.signal(signal.SIGINT, before)
     engine.close()
     assert time.monotonic() - began < 6
     interrupt.join()
