@@ -253,9 +253,12 @@ class RowBranches:
         self._prompt_mask_BT = inputs["attention_mask"]
         # The model makes the cache itself: windows and linear attention have layers of their own.
         self._logits_BV, self._prompt_cache = self._model.prefill(inputs, None)
+        self._cache: Any = None
 
     def start(self, prompts: Sequence[int], per_row: int = 1) -> Tensor:
         self._row_K = torch.tensor(prompts, device=self._logits_BV.device)
+        # First let go of what came before, so that the two do not lie in memory together.
+        self._cache = None
         self._cache = _selected(self._prompt_cache, self._row_K)
         self._mask_KT = self._prompt_mask_BT[self._row_K]
         return self._logits_BV[self._row_K]
@@ -263,7 +266,8 @@ class RowBranches:
     def keep(self, places: Sequence[int]) -> None:
         chosen = torch.tensor(places, device=self._row_K.device)
         self._row_K, self._mask_KT = self._row_K[chosen], self._mask_KT[chosen]
-        self._cache = _selected(self._cache, chosen)
+        # In place: layer after layer, where a second cache would need all of its memory again.
+        self._cache.batch_select_indices(chosen)
 
     def feed(self, ids: Sequence[Sequence[int]]) -> Tensor:
         ids_KL = torch.tensor(ids, device=self._row_K.device)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from peeralign.chat import ChatFormat
 from peeralign.engines.branches import TreeBranches
+from peeralign.engines.memory import is_out_of_memory
+from peeralign.errors import PeeralignError
 
 log = logging.getLogger(__name__)
 Encode = Callable[[list[str], list[Image.Image]], dict[str, Tensor]]
@@ -72,6 +74,11 @@ def can_share_prefix(model: Any, chat: ChatFormat, encode: Encode) -> bool:
     try:
         difference = _difference(model, chat, encode)
     except (ValueError, RuntimeError, TypeError, IndexError, KeyError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise PeeralignError(
+                f"{name} is loaded, and too little memory is left on {model.device} to run it; "
+                "free memory there or use another device"
+            ) from error
         log.warning("%s cannot share a prompt between answers (%s)", name, error)
         return False
     tolerance = TOLERANCE.get(model.dtype, 0.25)
@@ -94,14 +101,15 @@ def _difference(model: Any, chat: ChatFormat, encode: Encode) -> float:
     branches = TreeBranches(model, prompt)
     branches.start([0, 0])
     after = branches.feed(tails)
-    worst = max(_gap(after[n], _full(model, inputs)) for n, inputs in enumerate(whole))
+    gaps = [_gap(after[n], _full(model, inputs)) for n, inputs in enumerate(whole)]
     # Once more behind a fork and a new order, as in decoding.
     branches.keep([1, 0, 1])
     token = tails[0][0]
     after = branches.feed([[token]] * 3)
     for row, number in enumerate((1, 0, 1)):
-        worst = max(worst, _gap(after[row], _full(model, lengthened(whole[number], [[token]]))))
-    return worst
+        gaps.append(_gap(after[row], _full(model, lengthened(whole[number], [[token]]))))
+    # Unlike Python's, this maximum of numbers and a NaN is NaN.
+    return float(np.max(gaps))
 
 
 def _full(model: Any, inputs: dict[str, Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from families.offered import save_family
 
 from peeralign.engines.local import LocalEngine
 from peeralign.engines.sharing import can_share_prefix, lengthened, split_texts, window_of
+from peeralign.errors import PeeralignError
 from peeralign.images.load import open_image
 from peeralign.judging.rubric import load_rubric
 
@@ -77,7 +78,7 @@ def test_attention_over_the_whole_prompt_does_not(
     assert "PaliGemmaForConditionalGeneration" in caplog.text
 
 
-@pytest.mark.parametrize("fault", ["raises", "no mask", "not finite"])
+@pytest.mark.parametrize("fault", ["raises", "no mask", "not finite", "second not finite"])
 def test_a_model_that_mistreats_branches_does_not(
     peer_folder: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
@@ -91,6 +92,9 @@ def test_a_model_that_mistreats_branches_does_not(
             if fault == "no mask":
                 attention_mask = None
         output = real(*args, attention_mask=attention_mask, **kwargs)
+        is_tree = attention_mask is not None and attention_mask.dim() == 4
+        if fault == "second not finite" and is_tree:
+            output.logits[:, 1:] = float("nan")
         if fault == "not finite" and kwargs.get("past_key_values") is not None:
             output.logits = output.logits * float("nan")
         return output
@@ -104,3 +108,17 @@ def test_windows(untrained: dict[str, Any]) -> None:
     assert window_of(untrained["llama"]) == sys.maxsize
     config = untrained["mistral"].config.get_text_config()
     assert window_of(untrained["mistral"]) == (config.sliding_window or sys.maxsize)
+
+
+def test_no_memory_for_the_probe_is_no_answer(
+    peer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = LocalEngine(str(peer_folder), "cpu")
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    forward.__signature__ = __import__("inspect").signature(engine.model.forward)  # type: ignore[attr-defined]
+    monkeypatch.setattr(engine.model, "forward", forward)
+    with pytest.raises(PeeralignError, match="too little memory is left on cpu to run it"):
+        can_share_prefix(engine.model, engine.chat, engine._encode)
