@@ -77,8 +77,8 @@ class GrowingLayer(DynamicLayer):
         self._value_room, self.values = _grown(self._value_room, self.values, value_states)
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        super().batch_select_indices(indices)
+    def reorder_cache(self, beam_idx: Any) -> None:
+        super().reorder_cache(beam_idx)
         self._key_room = self._value_room = None
 
     def rewind(self, num_columns: int) -> None:
@@ -210,6 +210,21 @@ def _rows_of(prompts: Sequence[int], num_prompts: int, per_row: int) -> tuple[An
     return np.array(rows), np.repeat(np.arange(num_prompts), num_rows)
 
 
+def spread(
+    prompts: Sequence[int], lengths: Sequence[int], num_prompts: int, per_row: int
+) -> tuple[int, int, int]:
+    """Of branches of these lengths: most (rows of a prompt, branches of a row, tokens of a row).
+
+    Every row of a batch is as wide as the widest, so these say what a pass takes.
+    """
+    if not prompts:
+        return 1, 0, 0
+    row_K, prompt_R = _rows_of(prompts, num_prompts, per_row)
+    most = (np.bincount(prompt_R), np.bincount(row_K), np.bincount(row_K, weights=lengths))
+    rows, branches, tokens = (int(counts.max()) for counts in most)
+    return rows, branches, tokens
+
+
 class _Layout:
     """Where a pass puts its tokens: a row's last tokens stand at its end, all others before them.
 
@@ -267,7 +282,7 @@ class RowBranches:
         chosen = torch.tensor(places, device=self._row_K.device)
         self._row_K, self._mask_KT = self._row_K[chosen], self._mask_KT[chosen]
         # In place: layer after layer, where a second cache would need all of its memory again.
-        self._cache.batch_select_indices(chosen)
+        self._cache.reorder_cache(chosen)
 
     def feed(self, ids: Sequence[Sequence[int]]) -> Tensor:
         ids_KL = torch.tensor(ids, device=self._row_K.device)
@@ -280,5 +295,10 @@ def _selected(cache: Any, rows: Tensor) -> Any:
     """A cache of these rows; the given one stays as it is."""
     chosen = copy.copy(cache)
     chosen.layers = [copy.copy(layer) for layer in cache.layers]
-    chosen.batch_select_indices(rows)
+    for layer in chosen.layers:
+        # Layers of linear attention keep their states in dictionaries, and know no other selection.
+        for name, value in vars(layer).items():
+            if isinstance(value, dict):
+                setattr(layer, name, dict(value))
+    chosen.reorder_cache(rows)
     return chosen

@@ -19,8 +19,9 @@ from torch import Tensor
 from peeralign.engines.base import Sampling
 from peeralign.engines.branches import Branches
 
-# The end of a sentence, with what may close it; also a line's end.
-_SENTENCE_END = re.compile(r"([.!?…。！？][\"'”’)\]]*\s*|\n)$")  # noqa: RUF001
+# The end of a sentence, with what may close it; also a line's end. Without a word in it, such as
+# an empty line, it is none.
+_SENTENCE_END = re.compile(r"\w.*([.!?…。！？][\"'”’)\]]*\s*|\n)$", re.DOTALL)  # noqa: RUF001
 
 
 def sample(logits_KV: Tensor, uniform_K: Tensor, temperature: float, top_p: float) -> Tensor:
@@ -30,8 +31,8 @@ def sample(logits_KV: Tensor, uniform_K: Tensor, temperature: float, top_p: floa
     probs_KV = (logits_KV.double() / temperature).softmax(dim=-1)
     if top_p < 1:
         sorted_KV, order_KV = probs_KV.sort(dim=-1, descending=True)
-        outside_KV = sorted_KV.cumsum(dim=-1) - sorted_KV >= top_p
-        probs_KV = probs_KV.masked_fill(outside_KV.gather(-1, order_KV.argsort(dim=-1)), 0.0)
+        outside_KV = sorted_KV.cumsum(dim=-1).sub_(sorted_KV) >= top_p
+        probs_KV.masked_fill_(outside_KV.scatter(-1, order_KV, outside_KV), 0.0)
     cumulative_KV = probs_KV.cumsum(dim=-1)
     target_K1 = uniform_K[:, None] * cumulative_KV[:, -1:]
     return torch.searchsorted(cumulative_KV, target_K1, right=True)[:, 0].clamp(

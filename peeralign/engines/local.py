@@ -19,10 +19,17 @@ from torch import Tensor
 
 from peeralign.chat import ChatFormat
 from peeralign.engines.base import AnswerRequest, Draw, JudgeRequest, Readout, Sampling
-from peeralign.engines.branches import Branches, RowBranches, TreeBranches
+from peeralign.engines.branches import Branches, RowBranches, TreeBranches, spread
 from peeralign.engines.decode import draw, draw_by_sentence
 from peeralign.engines.loading import load_checkpoint, pick_device
-from peeralign.engines.memory import GIB, Memory, TooBig, is_out_of_memory
+from peeralign.engines.memory import (
+    DRAW_BYTES,
+    GIB,
+    READ_BYTES,
+    Memory,
+    TooBig,
+    is_out_of_memory,
+)
 from peeralign.engines.readout import VerdictSkeleton, read_scores
 from peeralign.engines.sharing import can_share_prefix, lengthened, split_texts, window_of
 from peeralign.errors import PeeralignError
@@ -32,8 +39,8 @@ log = logging.getLogger(__name__)
 MAX_VERDICT_TOKENS = 128
 # Draws that share one copy of their prompt. In decoding, reading the prompt is what takes time.
 DRAWS_PER_ROW = 16
-# Answers to grade share a copy while they are together shorter than the prompt times this: in
-# one long pass, masked attention between siblings is what takes time.
+# Answers to grade share a copy while they are together shorter than the prompt times this (or than
+# the longest of them): in one long pass, masked attention between siblings is what takes time.
 TAIL_SHARE = 1.0
 Request = TypeVar("Request")
 Result = TypeVar("Result")
@@ -141,6 +148,7 @@ class LocalEngine:
         inputs = self._encode(prompts, [r.image for r in requests])
         width, longest, beam = inputs["input_ids"].shape[1], sampling.max_new_tokens, sampling.beam
         is_tree = self.shares_prefix and width + longest <= self.window
+        logit_bytes = DRAW_BYTES if sampling.temperature else READ_BYTES
 
         def cost(branches: Sequence[int]) -> int:
             num = len(branches)
@@ -148,10 +156,11 @@ class LocalEngine:
                 live = beam.keep_best + beam.keep_worst
                 forks = live * beam.num_continuations
                 tail = live * longest + forks * beam.max_sentence_tokens
-                return self.memory.tree(width, forks, tail, live * longest, forks)
+                return self.memory.tree(width, 1, forks, tail, live * longest, logit_bytes)
             if is_tree:
-                return self.memory.tree(width, num, num * longest, num, DRAWS_PER_ROW)
-            return self.memory.rows(width, num, longest, 1)
+                rows, most, _ = spread([0] * num, [1] * num, 1, DRAWS_PER_ROW)
+                return self.memory.tree(width, rows, num, most * longest, most, logit_bytes)
+            return self.memory.rows(width, num, longest, 1, logit_bytes)
 
         fits = width + longest <= self.memory.context_tokens
         numbers = list(range(1 if beam else sampling.num_draws))
@@ -196,16 +205,18 @@ class LocalEngine:
         longest = max((length for length in lengths if length <= room), default=1)
         if width + longest + written > self.window:
             return self._judge_singly(requests, form, readout)
-        per_row = max(1, int(width * TAIL_SHARE) // longest)
 
-        def cost(branches: Sequence[tuple[int, int]]) -> int:
-            sums = [0] * len(requests)
-            counts = [0] * len(requests)
-            for place, number in branches:
-                sums[place] += len(tails[place][number])
-                counts[place] += 1
-            tail = max(sums) + max(counts) * written
-            return self.memory.tree(width, max(counts), tail, max(sums), per_row)
+        def deal(group: Sequence[tuple[int, int]]) -> tuple[list[int], list[int], int]:
+            """(prompt of each branch, its length, branches that share a copy of a prompt)."""
+            lengths = [len(tails[place][number]) for place, number in group]
+            capacity = max([int(width * TAIL_SHARE), *lengths])
+            per_row = max(1, capacity * len(lengths) // max(1, sum(lengths)))
+            return [place for place, _ in group], lengths, per_row
+
+        def cost(group: Sequence[tuple[int, int]]) -> int:
+            places, lengths, per_row = deal(group)
+            rows, most, fed = spread(places, lengths, len(requests), per_row)
+            return self.memory.tree(width, rows, rows * most, fed + most * written, fed, READ_BYTES)
 
         asked = [
             (place, number)
@@ -220,7 +231,8 @@ class LocalEngine:
         graded: dict[tuple[int, int], Verdict] = {}
         for group in groups:
             assert branches is not None
-            branches.start([place for place, _ in group], per_row)
+            places, _, per_row = deal(group)
+            branches.start(places, per_row)
             logits_KV = branches.feed([tails[place][number] for place, number in group])
             read = self._read(branches, logits_KV, skeleton, form, readout)
             graded.update(zip(group, read, strict=True))
@@ -241,7 +253,7 @@ class LocalEngine:
         inputs = self._encode(prompts, [request.image for request in requests])
         width = inputs["input_ids"].shape[1]
         fits = width + written <= self.memory.context_tokens
-        whole = self.memory.rows(width, 1, written, 1)
+        whole = self.memory.rows(width, 1, written, 1, READ_BYTES)
         if not fits or not self._groups(len(requests), [0], lambda _: whole):
             if len(requests) > 1:
                 raise TooBig

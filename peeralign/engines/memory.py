@@ -21,8 +21,10 @@ CPU_GIB = 2.0
 # Of what is free: the rest is for the vision tower, fragments, and other processes' growth.
 FREE_SHARE = 0.8
 MIN_BYTES = 2**24
-# A float32 row of logits, its softmax and its sum in double precision.
-LOGIT_BYTES = 32
+# What one logit takes while a token is drawn: the logits twice, and in double precision their
+# softmax, sorted with its order, and the sum. While the likeliest is taken, the logits alone.
+DRAW_BYTES = 44
+READ_BYTES = 16
 # A mask of bools, the two it is made of, and the additive one some kernels turn it into.
 MASK_BYTES = 7
 # Room a growing cache keeps, and the copy of one layer while it moves.
@@ -45,6 +47,8 @@ class Memory:
         kv_heads = getattr(config, "num_key_value_heads", None) or heads
         size = model.dtype.itemsize
         self.cache_bytes = 2 * config.num_hidden_layers * kv_heads * head_dim * size
+        # Masked attention gets one layer's keys and values again, once for every query head.
+        self.repeat_bytes = 2 * heads * head_dim * size if kv_heads < heads else 0
         inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
         # The residual stream, its norm in float32, queries, keys and values, or the MLP's three.
         self.compute_bytes = size * (4 * config.hidden_size + 3 * inner) + 8 * config.hidden_size
@@ -52,21 +56,30 @@ class Memory:
         self.context_tokens = getattr(config, "max_position_embeddings", None) or sys.maxsize
         self.batch_hint = 1
 
-    def tree(self, prompt: int, branches: int, tail: int, fed: int, per_row: int) -> int:
-        """Bytes of one prompt's tree: `tail` tokens of all branches, at most `fed` in one pass."""
-        # None is asked where all were too long.
-        num_rows = max(1, -(-branches // per_row))
-        copies = num_rows + 1 if num_rows > 1 else 1
-        cached = CACHE_SLACK * (copies * prompt + tail) * self.cache_bytes
-        computed = max(prompt, fed) * self.compute_bytes
-        mask = MASK_BYTES * fed * (prompt + tail // num_rows)
-        return int(cached + computed + mask + branches * self.vocabulary * LOGIT_BYTES)
+    def tree(
+        self, prompt: int, rows: int, branches: int, tail: int, fed: int, logit_bytes: int
+    ) -> int:
+        """Bytes of one prompt's tree: `rows` of `tail` columns each, `fed` of them in one pass."""
+        copies = rows + 1 if rows > 1 else 1
+        cached = copies * prompt + rows * tail
+        mask = MASK_BYTES * rows * fed * (prompt + tail)
+        attended = rows * (prompt + tail) * self.repeat_bytes + mask
+        return self._peak(prompt, cached, rows * fed, attended, branches * logit_bytes)
 
-    def rows(self, prompt: int, branches: int, tail: int, fed: int) -> int:
+    def rows(self, prompt: int, branches: int, tail: int, fed: int, logit_bytes: int) -> int:
         """Bytes of one prompt and a row of its own for each branch."""
-        cached = CACHE_SLACK * (prompt + branches * (prompt + tail)) * self.cache_bytes
-        computed = max(prompt, branches * fed) * self.compute_bytes
-        return int(cached + computed + branches * self.vocabulary * LOGIT_BYTES)
+        own = branches * (prompt + tail)
+        attended = own * self.repeat_bytes
+        return self._peak(prompt, prompt + own, branches * fed, attended, branches * logit_bytes)
+
+    def _peak(self, prompt: int, cached: int, fed: int, attended: int, logit_bytes: int) -> int:
+        """The most of what does not lie there at once: the prompt's pass, a later one, its logits.
+
+        `cached` and `fed` are tokens, `attended` bytes, `logit_bytes` bytes a vocabulary entry.
+        """
+        first = prompt * (CACHE_SLACK * self.cache_bytes + self.repeat_bytes + self.compute_bytes)
+        later = max(fed * self.compute_bytes + attended, self.vocabulary * logit_bytes)
+        return int(max(first, CACHE_SLACK * cached * self.cache_bytes + later))
 
     def expect(self, bytes_per_prompt: int) -> None:
         """Say what a prompt takes, so that the next batch is as large as fits."""

@@ -59,8 +59,10 @@ def lengthened(inputs: dict[str, Tensor], ids: Sequence[Sequence[int]]) -> dict[
 
 
 def window_of(model: Any) -> int:
-    """Tokens that attention looks back, where some layers have a window."""
-    return getattr(model.config.get_text_config(), "sliding_window", None) or sys.maxsize
+    """Tokens that attention looks back, where some layers have a window or look at chunks."""
+    config = model.config.get_text_config()
+    sizes = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return min((size for size in sizes if size), default=sys.maxsize)
 
 
 @torch.inference_mode()

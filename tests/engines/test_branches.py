@@ -152,7 +152,7 @@ def test_a_growing_layer_holds_what_a_dynamic_one_does() -> None:
     keys, values = (torch.randn(2, 3, 5, 4, generator=rng) for _ in range(2))
     found = growing.update(keys, values)
     assert torch.equal(found[0], torch.cat([plain.keys[:, :, :57], keys], dim=2))
-    growing.batch_select_indices(torch.tensor([1, 1, 0]))
+    growing.reorder_cache(torch.tensor([1, 1, 0]))
     keys, values = (torch.randn(3, 3, 1, 4, generator=rng) for _ in range(2))
     grown = growing.update(keys, values)[1]
     assert torch.equal(grown, torch.cat([found[1][[1, 1, 0]], values], dim=2))

@@ -46,15 +46,15 @@ def graded(scenes: list[dict[str, Any]]) -> list[JudgeRequest]:
 
 def test_more_of_anything_takes_more(untrained: dict[str, Any]) -> None:
     memory = Memory(untrained["llama"], CPU, 1.0)
-    base = {"prompt": 600, "branches": 8, "tail": 480, "fed": 400}
-    for count in (lambda **n: memory.tree(**n, per_row=8), memory.rows):
+    base = {"prompt": 600, "branches": 8, "tail": 480, "fed": 400, "logit_bytes": 44}
+    for count in (lambda **n: memory.tree(**n, rows=1), memory.rows):
         least = count(**base)
         for name in base:
             assert count(**{**base, name: 2 * base[name]}) >= least
-        assert count(**{**base, "prompt": 1200}) > least
-        assert count(**{**base, "tail": 960}) > least
+        assert count(**{**base, "tail": 4 * 480}) > least
+        assert count(**{**base, "prompt": 4 * 600}) > least
     # A tree holds its prompt once, rows hold it once a branch.
-    assert memory.tree(600, 8, 8 * 60, 8, 8) < memory.rows(600, 8, 60, 1) / 2
+    assert memory.tree(600, 1, 8, 8 * 60, 8, 44) < memory.rows(600, 8, 60, 1, 44) / 2
 
 
 def test_the_next_batch_is_as_large_as_fits(untrained: dict[str, Any]) -> None:
