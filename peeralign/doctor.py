@@ -347,12 +347,11 @@ def _check_judge(findings: Findings, engine: LocalEngine, rubric: Rubric) -> Non
     from peeralign.engines.base import JudgeRequest, Readout
 
     compares = rubric.kind != "absolute"
-    together = rubric.fill_together(QUESTION, ["red", "blue"])
-    texts = [together] if compares else rubric.fill(QUESTION, ["red"])
-    form = rubric.form(2)
+    texts, form = rubric.example(QUESTION, "red", "blue")
     request = JudgeRequest(_test_image(), tuple(texts), form)
-    # A ranking's places cannot be read one by one.
-    readouts: tuple[Readout, ...] = ("text",) if form.distinct else ("text", "expected")
+    # A ranking's places cannot be read one by one, nor what comes behind a reason.
+    alone = form.distinct or form.reason == "first"
+    readouts: tuple[Readout, ...] = ("text",) if alone else ("text", "expected")
     for readout in readouts:
         what = f"judges, {readout}"
         try:

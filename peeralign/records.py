@@ -1,4 +1,4 @@
-"""What flows through a run: six records, their table schemas, and the rule that names them.
+"""What flows through a run: seven records, their table schemas, and the rule that names them.
 
 Every table of a run is a Parquet file with one of the ``*_SCHEMA`` layouts below, so Polars,
 DuckDB and ``datasets.load_dataset("parquet", ...)`` read it as it is. Rows are joined by id,
@@ -89,6 +89,33 @@ class Judgment:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """One judge's verdict on two answers to a question, as they were shown in one order.
+
+    `order` is 0 if the first was shown as A, 1 if as B; all else is about the first and the second
+    themselves. `verdict` is "first", "second", "tie" or None; `preference` is 1, 0 or 0.5 for
+    these, or the expectation over their probabilities, `shares`. Without a verdict there is a
+    `reason`. `wording` numbers the rubric's wordings from 0; `explanation` is the judge's reason.
+    """
+
+    id: str
+    question_id: str
+    pair_id: str
+    first_id: str
+    second_id: str
+    order: int
+    judge: str
+    verdict: str | None
+    preference: float | None
+    shares: list[float] | None
+    label_mass: float | None
+    wording: int
+    explanation: str | None
+    reason: str | None
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reward:
     """The judges' scores of one distinct answer, merged. `reward` is None if nobody scored it.
 
@@ -155,6 +182,25 @@ JUDGMENT_SCHEMA = pl.Schema(
         "score": pl.Float64,
         "axes": pl.List(pl.Float64),
         "label_mass": pl.Float64,
+        "reason": pl.String,
+        "raw": pl.String,
+    }
+)
+COMPARISON_SCHEMA = pl.Schema(
+    {
+        "id": pl.String,
+        "question_id": pl.String,
+        "pair_id": pl.String,
+        "first_id": pl.String,
+        "second_id": pl.String,
+        "order": pl.Int8,
+        "judge": pl.String,
+        "verdict": pl.String,
+        "preference": pl.Float64,
+        "shares": pl.List(pl.Float64),
+        "label_mass": pl.Float64,
+        "wording": pl.Int32,
+        "explanation": pl.String,
         "reason": pl.String,
         "raw": pl.String,
     }

@@ -44,7 +44,6 @@ from peeralign.errors import PeeralignError
 from peeralign.judging.verdict import Form, Verdict, parse_verdict
 
 log = logging.getLogger(__name__)
-MAX_VERDICT_TOKENS = 128
 # Draws that share one copy of their prompt. In decoding, reading the prompt is what takes time.
 DRAWS_PER_ROW = 16
 # Answers to grade share a copy while they are together shorter than the prompt times this (or than
@@ -199,7 +198,7 @@ class LocalEngine:
     ) -> list[list[Verdict]]:
         skeleton = None if readout == "text" else self._skeleton(form)
         start = skeleton.pieces[0] if skeleton else []
-        written = skeleton.num_tokens if skeleton else MAX_VERDICT_TOKENS
+        written = skeleton.num_tokens if skeleton else form.max_tokens
         split = [split_texts(self.chat, request.texts) for request in requests]
         inputs = self._encode([head for head, _, _ in split], [r.image for r in requests])
         inputs = lengthened(inputs, [shared for _, shared, _ in split])
@@ -256,7 +255,7 @@ class LocalEngine:
         self, requests: Sequence[JudgeRequest], form: Form, readout: Readout
     ) -> list[Verdict]:
         skeleton = None if readout == "text" else self._skeleton(form)
-        written = skeleton.num_tokens if skeleton else MAX_VERDICT_TOKENS
+        written = skeleton.num_tokens if skeleton else form.max_tokens
         prompts = [self.chat.prompt(request.texts[0]) for request in requests]
         inputs = self._encode(prompts, [request.image for request in requests])
         width = inputs["input_ids"].shape[1]
@@ -282,9 +281,9 @@ class LocalEngine:
     ) -> list[Verdict]:
         if skeleton is not None:
             return read_scores(branches, logits_KV, skeleton, readout, self.min_label_mass)
-        sampling = Sampling(max_new_tokens=MAX_VERDICT_TOKENS)
+        sampling = Sampling(max_new_tokens=form.max_tokens)
         rows = draw(branches, logits_KV, [0] * len(logits_KV), sampling, self.end_ids)
-        return [parse_verdict(self._text(ids), form) for ids in rows]
+        return [parse_verdict(self._text(ids), form, len(ids) >= form.max_tokens) for ids in rows]
 
     def _groups(
         self,

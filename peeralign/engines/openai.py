@@ -226,7 +226,7 @@ class ServerEngine:
             verdict = read_written(tokens, form, readout, self.min_label_mass)
             verdict = replace(verdict, raw=raw)
         else:
-            verdict = parse_verdict(raw, form)
+            verdict = parse_verdict(raw, form, choice.finish_reason == "length")
             if readout == "expected" and verdict.axes is not None:
                 verdict = Verdict(None, "the reply came without its log-probabilities", raw)
         if verdict.axes is None and choice.finish_reason == "length":

@@ -32,8 +32,6 @@ from peeralign.images.load import png_data_url
 from peeralign.judging.verdict import Form, Verdict, parse_verdict
 from peeralign.panel import Member, VllmWorker, check_local_folder
 
-MIN_VERDICT_TOKENS = 128
-
 
 class VllmEngine:
     """A member behind a vLLM worker process. Raises PeeralignError if it cannot be started."""
@@ -99,8 +97,8 @@ class VllmEngine:
 
     def _judge_form(self, batch: Batch, form: Form, readout: Readout) -> list[Verdict]:
         # A character is a token at worst, and white space between the parts is the judge's choice.
-        longest = 2 * len(form.write([form.scale[1]] * len(form.axes)))
-        sampling = Sampling(max_new_tokens=max(MIN_VERDICT_TOKENS, longest))
+        longest = 2 * len(form.write([form.labels[-1]] * len(form.axes)))
+        sampling = Sampling(max_new_tokens=max(form.max_tokens, longest))
         if readout == "text":
             replies = self._chat(batch, "while judging", sampling)
         else:
@@ -117,7 +115,7 @@ class VllmEngine:
             return Verdict(None, reply["error"], "")
         (draw,) = reply["draws"]
         if readout == "text":
-            return parse_verdict(draw["text"], form)
+            return parse_verdict(draw["text"], form, draw["finish"] == "length")
         if draw["tokens"] is None:
             raise PeeralignError(
                 f"member '{self.member.name}': vLLM returned no log-probabilities of the scores; "
@@ -132,7 +130,7 @@ class VllmEngine:
         doing: str,
         sampling: Sampling,
         schema: dict[str, object] | None = None,
-        labels: list[int] | None = None,
+        labels: list[int] | list[str] | None = None,
     ) -> list[dict[str, Any]]:
         if not batch.items:
             return []

@@ -92,12 +92,13 @@ def describe(error):
 
 
 def find_label_ids(tokenizer, labels):
-    """Every token that is one of the numbers, alone or behind white space: {label: [ids]}."""
+    """Every token that is one of the labels, alone or behind white space: {label: [ids]}."""
     wanted = {str(label): [] for label in labels}
     longest = max(map(len, wanted)) + 4  # a word mark of up to four characters may stand before
+    ends = {label[-1] for label in wanted}
     special = set(tokenizer.all_special_ids)
     for token, number in tokenizer.get_vocab().items():
-        if len(token) <= longest and token[-1:].isdigit() and number not in special:
+        if len(token) <= longest and token[-1:] in ends and number not in special:
             text = tokenizer.decode([number]).strip()
             if text in wanted:
                 wanted[text].append(number)

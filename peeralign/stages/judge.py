@@ -25,16 +25,17 @@ from peeralign.store.run import Stage
 
 
 class JudgeConfig(BaseModel):
-    """How answers are judged: absolute scoring, or relative if the rubric is of that kind."""
+    """How answers are judged; the rubric says whether singly, together or in pairs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     rubric: str = "five_axis"
     """A shipped rubric's name, or the path of a rubric's TOML file."""
     readout: Literal["text", "greedy", "expected", "random"] = "text"
-    """"text": the judge writes its JSON and it is parsed. "greedy": the JSON's known text is fed
-    and only the scores are chosen. "expected": the same, each score read as its expectation over
-    the scale. "random": a control, scores drawn at random. A ranking needs "text"."""
+    """"text": the judge writes its verdict and it is parsed. "greedy": the verdict's known text is
+    fed and only the scores are chosen. "expected": the same, each score read as its expectation
+    over the scale. "random": a control, scores drawn at random. "text" is needed for a ranking, for
+    scores that are not one token, and locally where the reason comes first."""
     judges: Literal["all", "others", "self"] = "all"
     """Who judges an answer: every judge, all but its author, or (a control) its author alone."""
     min_label_mass: float = Field(default=0.5, ge=0, le=1)
@@ -43,20 +44,41 @@ class JudgeConfig(BaseModel):
     """Relative rubrics: most answers one call shows."""
     shared_answers: int = Field(default=2, ge=1)
     """Relative rubrics: answers that neighbouring calls share when there are more than that."""
+    orders: Literal["both", "one"] = "both"
+    """Pairwise rubrics: show two answers in both orders, so that a judge's liking for what stands
+    first cancels, or in the given order alone."""
     block_size: int = Field(default=256, ge=1)
     """Questions a shard; an interrupted run repeats at most one shard."""
 
 
-def read_rubric(config: JudgeConfig) -> Rubric:
-    """The rubric of these settings. Raises PeeralignError if they do not go together."""
+ONE_BY_ONE = ("absolute", "relative", "ranking")
+
+
+def read_rubric(
+    config: JudgeConfig, kinds: tuple[str, ...] = ONE_BY_ONE, has_reference: bool = False
+) -> Rubric:
+    """The rubric of these settings. Raises PeeralignError if they do not go together.
+
+    It must be one of `kinds`, and may ask for a reference answer only if there are any.
+    """
     rubric = load_rubric(config.rubric)
+    if rubric.kind not in kinds:
+        raise PeeralignError(
+            f"rubric '{config.rubric}' is {rubric.kind}, and needed here is one that is "
+            f"{' or '.join(kinds)}; set judge.rubric to such a one"
+        )
+    if rubric.needs_reference and not has_reference:
+        raise PeeralignError(
+            f"rubric '{config.rubric}' shows the judge a reference answer, and there is none here; "
+            "use a rubric without {reference}, or `peeralign judge` on a file with references"
+        )
     if rubric.kind == "ranking" and config.readout != "text":
         # Nor can places be drawn at random one by one: no two answers may get the same.
         raise PeeralignError(
             f"rubric '{config.rubric}' asks for a ranking, whose places cannot be read one by one; "
             'set judge.readout = "text"'
         )
-    if rubric.kind != "absolute" and config.shared_answers >= config.answers_per_call:
+    if rubric.kind in ("relative", "ranking") and config.shared_answers >= config.answers_per_call:
         raise PeeralignError(
             f"judge.shared_answers is {config.shared_answers} and judge.answers_per_call is "
             f"{config.answers_per_call}; calls must share fewer answers than they show"
@@ -76,9 +98,10 @@ def judge(
 ) -> None:
     """Fill `stage_of(judge)` with that judge's verdicts (JUDGMENT_SCHEMA).
 
-    `answers` is the table of `distinct_answers`: equal answers are judged once.
+    `answers` is the table of `distinct_answers`: equal answers are judged once. `questions` may
+    have a column `reference`, for rubrics that show one.
     """
-    rubric = read_rubric(config)
+    rubric = read_rubric(config, has_reference="reference" in questions.columns)
     for member in panel.judges:
 
         def work(engine: Engine, block: pl.DataFrame, name: str = member.name) -> pl.DataFrame:
@@ -115,6 +138,7 @@ class _Asked:
     question_id: str
     text: str
     image: dict[str, Any]
+    reference: str | None
     answer_ids: list[str]
     answers: list[str]
 
@@ -128,8 +152,10 @@ def judge_block(
     seed: int,
 ) -> pl.DataFrame:
     """One judge's verdicts on a block of (question, answer) rows."""
+    if "reference" not in asked.columns:
+        asked = asked.with_columns(reference=pl.lit(None, pl.String))
     grouped = asked.group_by("id", maintain_order=True).agg(
-        pl.col("text", "image").first(), pl.col("answer_id", "answer")
+        pl.col("text", "image", "reference").first(), pl.col("answer_id", "answer")
     )
     questions = [_Asked(*row) for row in grouped.rows()]
     if config.readout == "random":
@@ -166,14 +192,14 @@ def _absolute(
     requests = (
         JudgeRequest(
             open_image(question.image, MAX_PIXELS),
-            tuple(rubric.fill(question.text, question.answers)),
+            tuple(rubric.fill(question.text, question.answers, question.reference)),
             rubric.form(),
         )
         for question in questions
     )
     return [
         [(None if v.axes is None else rubric.reward(v.axes), v) for v in verdicts]
-        for verdicts in _ask(engine, requests, readout)
+        for verdicts in ask_judge(engine, requests, readout)
     ]
 
 
@@ -202,7 +228,7 @@ def _relative(
     )
     replies: list[list[tuple[list[int], Verdict]]] = [[] for _ in questions]
     for (place, group), (verdict,) in zip(
-        calls, _ask(engine, requests, config.readout), strict=True
+        calls, ask_judge(engine, requests, config.readout), strict=True
     ):
         replies[place].append((group, verdict))
     return [
@@ -236,14 +262,16 @@ def _spread(
     return graded
 
 
-def _ask(engine: Engine, requests: Iterable[JudgeRequest], readout: Readout) -> list[list[Verdict]]:
+def ask_judge(
+    engine: Engine, requests: Iterable[JudgeRequest], readout: Readout
+) -> list[list[Verdict]]:
     """All verdicts; what breaks a batch is found by asking by question, then by answer."""
 
     def apart(request: JudgeRequest, reason: str) -> list[Verdict]:
         if len(request.texts) == 1:
             return [Verdict(None, reason, "")]
         singles = [replace(request, texts=(text,)) for text in request.texts]
-        return [verdict for verdicts in _ask(engine, singles, readout) for verdict in verdicts]
+        return [verdict for verdicts in ask_judge(engine, singles, readout) for verdict in verdicts]
 
     return in_parts(lambda some: engine.judge(some, readout), requests, apart)
 

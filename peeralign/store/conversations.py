@@ -66,6 +66,23 @@ def read_exchange(row: dict[str, Any]) -> tuple[str, str, list[str]]:
     return question, chosen, rejected
 
 
+def read_text(value: Any, what: str, role: str = "assistant") -> str:
+    """One text of a row: a question (role "user") or an answer, bare or as the only turn.
+
+    Raises Unusable where there is none.
+    """
+    turns = _turns(value, role, what)
+    if [turn.role for turn in turns] != [role]:
+        raise Unusable(f"the {what} is no single turn")
+    if role == "user":
+        return _question(turns[0])
+    if turns[0].num_images:
+        raise Unusable(f"the {what} holds an image")
+    if not turns[0].text.strip():
+        raise Unusable(f"no {what}")
+    return turns[0].text
+
+
 def _from_text(text: Any) -> dict[str, Any]:
     """RLHF-V's one column: an object {question, chosen, rejected}, or its JSON."""
     if isinstance(text, str):

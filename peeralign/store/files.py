@@ -55,6 +55,11 @@ def reading(path: Path) -> Iterator[None]:
 
 def json_objects(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON lines file. Raises PeeralignError at a line that is none."""
+    return (value for _, value in numbered_objects(path))
+
+
+def numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same, each with the number of its line; the first line is 1."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -67,7 +72,7 @@ def json_objects(path: Path) -> Iterator[dict[str, Any]]:
                 raise PeeralignError(
                     f"{path} is no JSON lines at line {number} ({why}); write one object per line"
                 )
-            yield value
+            yield number, value
 
 
 def listed(names: Iterable[object]) -> str:

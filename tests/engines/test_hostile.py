@@ -14,7 +14,7 @@ from PIL import Image
 from peeralign.chat import ChatFormat
 from peeralign.engines.base import AnswerRequest, JudgeRequest, Readout, Sampling
 from peeralign.engines.local import LocalEngine
-from peeralign.judging.rubric import load_rubric, shipped_rubrics
+from peeralign.judging.rubric import Rubric, load_rubric, shipped_rubrics
 from peeralign.judging.verdict import Form, Verdict
 
 # PaliGemma's processor, on its own tensors.
@@ -83,6 +83,17 @@ def test_no_answer_adds_a_control_token(engine: LocalEngine, image: Image.Image)
         assert special_counts(chat, answer, image) == harmless, name
 
 
+def test_no_answer_of_a_pair_adds_a_control_token(engine: LocalEngine, image: Image.Image) -> None:
+    # Every wording meets a few of them, first and second in turn.
+    hostile = list(SHORT.values())
+    for number, one in enumerate(load_rubric("pairwise").variants()):
+        (text,) = one.fill_pairs(QUESTION, [("red", "blue")])
+        harmless = special_counts(engine.chat, text, image)
+        for answer in hostile[number % 15 :: 15]:
+            for text in one.fill_pairs(QUESTION, [(answer, "blue"), ("red", answer)]):
+                assert special_counts(engine.chat, text, image) == harmless
+
+
 def test_no_question_stops_the_others(engine: LocalEngine, image: Image.Image) -> None:
     # What such texts become is tested above; here, that none of them stops the others.
     texts = ["red?", *list(SHORT.values())[::5]]
@@ -142,23 +153,34 @@ def test_several_answers_in_one_prompt(engine: LocalEngine, image: Image.Image) 
         check_verdict(verdict, form)
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in shipped_rubrics() if "{fence}" in load_rubric(n).prompt]
-)
-def test_no_answer_closes_its_fence(name: str) -> None:
-    rubric = load_rubric(name)
+def texts_of(rubric: Rubric, answers: list[str]) -> list[str]:
+    """What a judge reads of these answers, with a reference if the rubric shows one."""
+    reference = "a reference" if rubric.needs_reference else None
+    if rubric.kind == "absolute":
+        return rubric.fill(QUESTION, answers, reference)
+    if rubric.kind == "pairwise":
+        return rubric.fill_pairs(QUESTION, [(answers[0], answers[1]), (answers[1], answers[0])])
+    return [rubric.fill_together(QUESTION, answers)]
 
+
+@pytest.mark.parametrize(
+    "rubric",
+    [
+        pytest.param(one, id=f"{name}-{number}")
+        for name in shipped_rubrics()
+        for number, one in enumerate(load_rubric(name).variants())
+        if not name.startswith("classroom")
+    ],
+)
+def test_no_answer_closes_its_fence(rubric: Rubric) -> None:
     def fence_lines(answers: list[str]) -> list[int]:
         """How many lines of each text are this fence."""
-        alone = rubric.kind == "absolute"
-        texts = (
-            rubric.fill(QUESTION, answers) if alone else [rubric.fill_together(QUESTION, answers)]
-        )
-        return [text.split("\n").count(fence_of(answers)) for text in texts]
+        return [text.split("\n").count(fence_of(answers)) for text in texts_of(rubric, answers)]
 
     harmless = fence_lines(["red", "blue"])
-    # Around the question, and around every answer that is shown.
-    assert set(harmless) == {4 if rubric.kind == "absolute" else 6}
+    # Around the question, the reference, and every answer that is shown.
+    alone = 6 if rubric.needs_reference else 4
+    assert set(harmless) == {alone if rubric.kind == "absolute" else 6}
     for name, answer in {**SHORT, **LONG}.items():
         assert fence_lines([answer, "blue"]) == harmless, name
         assert (fence_of([answer]) == FENCES[0]) == (FENCES[0] not in answer), name

@@ -184,3 +184,75 @@ def test_what_a_judge_would_write_is_what_greedy_reads() -> None:
     for one, other in zip(written, read, strict=True):
         assert one.reason is None
         assert (one.axes, one.raw) == (other.axes, other.raw)
+
+
+@pytest.mark.parametrize("name", ["json", "mark"])
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_a_comparison_is_read_from_the_probabilities_of_its_labels(
+    peer_folder: Path,
+    untrained: dict[str, Any],
+    chat: Any,
+    judge_requests: list[JudgeRequest],
+    name: str,
+    share_prefix: bool,
+) -> None:
+    engine = LocalEngine(str(peer_folder), "cpu", min_label_mass=0.0, share_prefix=share_prefix)
+    mark = "Verdict:" if name == "mark" else None
+    form = Form(("better",), (0, 1), choices=("1", "2", "3"), mark=mark, reason="after")
+    skeleton = VerdictSkeleton(chat, form)
+    request = replace(judge_requests[2], form=form)
+    (expected,) = engine.judge([request], "expected")
+    (greedy,) = engine.judge([request], "greedy")
+    for text, soft, hard in zip(request.texts, expected, greedy, strict=True):
+        inputs = chat.encode([chat.prompt(text)], [request.image])
+        ids = inputs["input_ids"][0].tolist() + skeleton.pieces[0]
+        with torch.no_grad():
+            output = untrained["llama"](
+                input_ids=torch.tensor([ids]), pixel_values=inputs["pixel_values"]
+            )
+        probabilities = output.logits[0, -1].double().softmax(-1)[skeleton.label_ids[0]]
+        shares = (probabilities / probabilities.sum()).tolist()
+        assert soft.shares == pytest.approx(shares, abs=1e-5)
+        assert hard.shares == pytest.approx(shares, abs=1e-5)
+        assert soft.axes == pytest.approx([shares[0] + shares[2] / 2], abs=1e-5)
+        assert soft.label_mass == pytest.approx(probabilities.sum().item(), rel=1e-3)
+        best = max(range(3), key=shares.__getitem__)
+        assert hard.axes == [form.values[best]]
+        assert soft.raw == hard.raw == form.write([form.labels[best]])
+        assert parse_verdict(soft.raw, form).axes == hard.axes
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        (Form(("score",), (0, 100), mark="Score:"), "every score as one token"),
+        (Form(("better",), (0, 1), choices=("A", "B", "undecidable")), "every score as one token"),
+        (Form(("score",), (1, 5), reason="first"), "the reason before the score"),
+    ],
+)
+@pytest.mark.parametrize("readout", ["greedy", "expected"])
+def test_forms_that_cannot_be_read_out_say_so(
+    engine: LocalEngine, judge_requests: list[JudgeRequest], form: Form, said: str, readout: Any
+) -> None:
+    with pytest.raises(PeeralignError, match=said) as caught:
+        engine.judge([replace(judge_requests[0], form=form)], readout)
+    assert 'set judge.readout = "text"' in str(caught.value)
+
+
+def test_a_score_of_two_tokens_is_read_from_a_judge_s_own_text(
+    engine: LocalEngine, chat: Any, judge_requests: list[JudgeRequest], monkeypatch: Any
+) -> None:
+    lengths = []
+
+    def draw(branches: Any, logits_KV: Any, seeds: Any, sampling: Any, ends: Any) -> Any:
+        lengths.append(sampling.max_new_tokens)
+        return [chat.text_ids("it is so. final score: 85")] * len(logits_KV)
+
+    monkeypatch.setattr("peeralign.engines.local.draw", draw)
+    form = Form(("score",), (0, 100), mark="Final score:", reason="first")
+    engine.memory.context_tokens, was = 4096, engine.memory.context_tokens
+    monkeypatch.setattr(engine, "window", 4096)
+    found = flat(engine.judge([replace(judge_requests[1], form=form)], "text"))
+    engine.memory.context_tokens = was
+    assert [verdict.axes for verdict in found] == [[85.0], [85.0]]
+    assert set(lengths) == {512}

@@ -381,3 +381,18 @@ def test_a_broken_engine_is_nobodys_fault(engine: VllmEngine, text: str, says: s
 def test_a_refused_setting_is_nobodys_fault(engine: VllmEngine) -> None:
     with pytest.raises(PeeralignError, match=r"temperature must be in \[0, 2\], got 3.0"):
         engine.answer([AnswerRequest(RED, "hi", (1,))], Sampling(1, 3.0))
+
+
+def test_labels_may_be_words() -> None:
+    class Words(Spaced):
+        def __init__(self) -> None:
+            self.words = ["A", "\u0120A", "B", "tie", "\u0120tie", "ties", "neither"]
+            self.vocab = {word: number for number, word in enumerate(self.words)}
+
+        def decode(self, ids: list[int]) -> str:
+            return self.words[ids[0]].replace("\u0120", " ")
+
+    found = vllm_worker.find_label_ids(Words(), ["A", "B", "tie"])
+    assert found == {"A": [0, 1], "B": [2], "tie": [3, 4]}
+    with pytest.raises(vllm_worker.CannotScore, match="every score as one token"):
+        vllm_worker.find_label_ids(Words(), ["A", "B", "same"])

@@ -89,3 +89,56 @@ def test_a_logprob_a_little_above_zero_is_certainty() -> None:
 def test_an_unreadable_reply_keeps_its_reason() -> None:
     verdict = read_written(tokens("four, I think"), FORM, "expected", 0.5)
     assert (verdict.reason, verdict.raw) == ("no JSON object in the reply", "four, I think")
+
+
+COMPARED = Form(("better",), (0, 1), choices=("A", "B", "tie"))
+SAID = Form(("better",), (0, 1), choices=("A", "B", "tie"), mark="Verdict:")
+BY_CHOICE = r'[A-Za-z]+|"|[^A-Za-z"]+'
+
+
+@pytest.mark.parametrize(
+    ("raw", "form"),
+    [
+        ('{"better": "A"}', COMPARED),
+        ('A B? {"Better" : "A", "reason": "A, not B"}', COMPARED),
+        ("Verdict: A", SAID),
+        ("A or B? **Verdict:** A. Not B.", SAID),
+        # What a schema makes of a rubric that asks for a mark.
+        ('{"better": "A"}', SAID),
+    ],
+)
+def test_a_choice_is_weighed_where_it_was_written(raw: str, form: Form) -> None:
+    pieces = [token.text for token in tokens(raw, pattern=BY_CHOICE)]
+    start = next(n for n, piece in enumerate(pieces) if piece in ("better", "Better", "Verdict"))
+    place = pieces.index("A", start)
+    read = tokens(raw, {place: {"A": 0.5, ' "B': 0.25, "TIE": 0.15, "x": 0.1}}, BY_CHOICE)
+    verdict = read_written(read, form, "expected", 0.5)
+    assert verdict.axes == pytest.approx([(0.5 + 0.15 / 2) / 0.9])
+    assert verdict.shares == pytest.approx([0.5 / 0.9, 0.25 / 0.9, 0.15 / 0.9])
+    assert verdict.label_mass == pytest.approx(0.9)
+    assert verdict.raw == raw
+    greedy = read_written(read, form, "greedy", 0.5)
+    assert (greedy.axes, greedy.shares) == ([1.0], verdict.shares)
+    assert read_written(read, form, "expected", 0.95).axes is None
+
+
+def test_a_token_that_only_begins_a_label_hides_its_weight() -> None:
+    read = tokens('{"better": "A"}', {6: {"A": 0.6, "t": 0.4}}, BY_CHOICE)
+    assert read[6].text == "A"
+    verdict = read_written(read, COMPARED, "expected", 0.5)
+    assert "label in several tokens" in str(verdict.reason)
+    assert read_written(read, COMPARED, "greedy", 0.5).axes == [1.0]
+    whole = tokens('{"better": "A"}', {6: {"A": 0.6, "t": 0.1, "tie": 0.3}}, BY_CHOICE)
+    assert read_written(whole, COMPARED, "expected", 0.5).axes == pytest.approx([0.75 / 0.9])
+    written = tokens('{"better": "tie"}', pattern=r"t|ie|[^t]+?(?=t|$)|.")
+    assert read_written(written, COMPARED, "expected", 0.5).reason == (
+        "a score is not one token of the reply"
+    )
+    assert read_written(written, COMPARED, "greedy", 0.5).axes == [0.5]
+
+
+def test_a_score_behind_a_mark_is_weighed() -> None:
+    form = Form(("score",), (1, 5), mark="Score:", reason="first")
+    read = tokens("4 of 5 hold. Score: 3", {4: {"3": 0.5, "4": 0.5}})
+    assert read[4].text == "3"
+    assert read_written(read, form, "expected", 0.5).axes == [3.5]

@@ -10,10 +10,19 @@ import pytest
 
 from peeralign.errors import PeeralignError
 from peeralign.judging.rubric import Rubric, load_rubric, shipped_rubrics
-from peeralign.judging.verdict import Form, parse_verdict
+from peeralign.judging.verdict import Form, explanation_of, parse_verdict
 
 VALID = 'version = 1\naxes = ["a", "b"]\nscale = [1, 5]\nprompt = "{question} {answer}"\n'
 
+POINTWISE = (
+    "visual_chat",
+    "visual_chat_hard",
+    "detailed_captions",
+    "hallucination",
+    "integrated_capabilities",
+    "preference",
+    "reference_based",
+)
 RELATIVE = 'version = 1\nkind = "relative"\nprompt = "{question} {answers}"\n'
 
 
@@ -148,22 +157,18 @@ def test_the_texts_of_a_question_are_equal_up_to_the_answer(name: str) -> None:
 
 
 def test_what_is_shipped() -> None:
-    assert shipped_rubrics() == [
-        "classroom",
-        "consistency_answer",
-        "consistency_question",
-        "five_axis",
-        "relative_ranking",
-        "relative_scores",
-    ]
-    assert [load_rubric(name).kind for name in shipped_rubrics()] == [
-        *("absolute",) * 4,
-        "ranking",
-        "relative",
-    ]
+    kinds = {name: load_rubric(name).kind for name in shipped_rubrics()}
+    assert kinds == {
+        **dict.fromkeys(("classroom", "five_axis", *POINTWISE), "absolute"),
+        **dict.fromkeys(("consistency_answer", "consistency_question"), "absolute"),
+        **dict.fromkeys(("classroom_pairwise", "pairwise", "pairwise_short"), "pairwise"),
+        "relative_ranking": "ranking",
+        "relative_scores": "relative",
+    }
 
 
 PLACEHOLDERS = ("{question}", "{answer}", "{answers}", "{fence}", "{form}")
+PLACEHOLDERS += ("{answer_a}", "{answer_b}", "{reference}")
 
 
 @pytest.mark.parametrize("name", ["classroom", "five_axis"])
@@ -268,7 +273,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (VALID.replace("[1, 5]", "[5, 1]"), "scale"),
         (VALID.replace("[1, 5]", "[0, 0]"), "scale"),
         (VALID.replace('axes = ["a", "b"]\n', ""), "axes: give at least one"),
-        (VALID + 'kind = "relativ"\n', "'kind': Input should be 'absolute', 'relative' or"),
+        (VALID + 'kind = "relativ"\n', "'kind': Input should be 'absolute', 'relative', "),
         # A rubric that compares has no axes, and shows all answers.
         (VALID + 'kind = "relative"\n', "axes: a relative rubric has none"),
         (VALID + 'kind = "ranking"\n', "axes: a ranking rubric has none"),
@@ -289,3 +294,147 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00v")
     with pytest.raises(PeeralignError, match=r"mine\.toml"):
         load_rubric(str(path))
+
+
+WORDINGS = load_rubric("pairwise").variants()
+# What a judge would write in each form: {label} is the verdict.
+REPLIES = {
+    "none": "{verdict}",
+    "first": "A cat, not a dog.\n{verdict}",
+    "after": "{verdict}\nA cat, not a dog.",
+}
+
+
+def reply_of(form: Form, label: int | str) -> str:
+    """The reply of a judge that does as it is told."""
+    if form.mark:
+        return REPLIES[form.reason].format(verdict=form.write([label]))
+    told = {form.axes[0]: label}
+    reason = {"reason": "A cat, not a dog."} if form.reason != "none" else {}
+    return json.dumps({**reason, **told} if form.reason == "first" else {**told, **reason})
+
+
+def test_there_are_thirty_wordings_that_differ() -> None:
+    assert len(WORDINGS) == 30
+    assert len({one.prompt for one in WORDINGS}) == 30
+    assert {one.reason for one in WORDINGS} == {"first", "after", "none"}
+    assert len({one.mark for one in WORDINGS}) >= 8
+    assert len({one.labels for one in WORDINGS}) >= 8
+    order = [
+        tuple(sorted(("{question}", "{answer_a}", "{answer_b}"), key=one.prompt.index))
+        for one in WORDINGS
+    ]
+    assert len(set(order)) >= 2
+    # Their opening words, too: no template with two words exchanged.
+    assert len({" ".join(one.prompt.split()[:6]) for one in WORDINGS}) >= 28
+
+
+@pytest.mark.parametrize("number", range(30))
+def test_every_wording_is_rendered_and_its_verdict_read(number: int) -> None:
+    one = WORDINGS[number]
+    texts = one.fill_pairs("How many?", [("two cats", "three dogs"), ("three dogs", "two cats")])
+    for text in texts:
+        assert not any(placeholder in text for placeholder in PLACEHOLDERS)
+        assert text.count("How many?") == text.count("two cats") == text.count("three dogs") == 1
+        assert all(re.search(rf"\b{label}\b", text) for label in one.labels)
+        assert (one.mark or '{"') in text
+        assert ("reason" in text) or one.mark or one.reason == "none"
+    assert texts[0].index("two cats") < texts[0].index("three dogs")
+    assert texts[1].index("two cats") > texts[1].index("three dogs")
+    form = one.form()
+    for label, value in zip(one.labels, (1.0, 0.0, 0.5), strict=True):
+        raw = reply_of(form, label)
+        assert parse_verdict(raw, form).axes == [value]
+        expected = None if one.reason == "none" else "A cat, not a dog."
+        assert explanation_of(raw, form) == expected
+    # What an obedient judge of another wording writes is not guessed at, but read or refused.
+    for other in WORDINGS:
+        verdict = parse_verdict(reply_of(other.form(), other.labels[0]), form)
+        assert verdict.axes in (None, [1.0])
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_the_pool_of_evaluation_prompts(name: str) -> None:
+    rubric = load_rubric(name)
+    reference = "7 kittens" if rubric.needs_reference else None
+    (text,) = rubric.fill("How many?", ["two cats"], reference)
+    assert not any(placeholder in text for placeholder in PLACEHOLDERS)
+    assert text.count("How many?") == text.count("two cats") == 1
+    assert text.count("7 kittens") == (reference is not None)
+    # All that can stands before the answer.
+    assert text.index("How many?") < text.index("two cats")
+    low, high = rubric.scale
+    assert re.search(rf"\b{low}\b", text)
+    assert re.search(rf"\b{high}\b", text)
+    form = rubric.form()
+    for score in form.labels:
+        raw = reply_of(form, score)
+        assert parse_verdict(raw, form).axes == [score]
+        assert explanation_of(raw, form) == "A cat, not a dog."
+    assert rubric.reward([float(high)]) == 1.0
+    # With and without: both are in the pool.
+    assert {load_rubric(one).needs_reference for one in POINTWISE} == {True, False}
+
+
+def test_a_reference_and_a_pair_cannot_hold_the_fence() -> None:
+    rubric = rubric_of("{fence}|{question}|{reference}|{answer}")
+    fence = rubric.fill("q", ["x"], "r")[0].split("|")[0]
+    assert rubric.fill("q", ["x"], f"r {fence}")[0].split("|")[0] != fence
+    pairs = Rubric(version=1, kind="pairwise", prompt="{fence}|{question}|{answer_a}|{answer_b}")
+    assert pairs.fill_pairs("q", [("x", "y")])[0] == f"{fence}|q|x|y"
+    for pair in ((fence, "y"), ("x", fence)):
+        assert pairs.fill_pairs("q", [pair])[0].split("|")[0] != fence
+    # One that holds a placeholder is shown as it is.
+    assert pairs.fill_pairs("q", [("{answer_b}", "{question}")])[0].endswith(
+        "|q|{answer_b}|{question}"
+    )
+
+
+def test_an_example_call_of_every_shipped_rubric() -> None:
+    for name in shipped_rubrics():
+        rubric = load_rubric(name)
+        texts, form = rubric.example("what colour?", "red", "blue")
+        assert len(texts) == 1
+        assert not any(placeholder in texts[0] for placeholder in PLACEHOLDERS)
+        assert form.labels
+
+
+PAIR = 'version = 1\nkind = "pairwise"\nprompt = "{question} {answer_a} {answer_b} Verdict: A"\n'
+ONE = 'version = 1\naxes = ["score"]\nprompt = "{question} {answer} Score: n"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (PAIR.replace("{answer_b}", ""), "the {answer_b}; add it to its prompt"),
+        (PAIR + 'axes = ["a"]\n', "axes: a pairwise rubric has none"),
+        (PAIR + 'labels = ["A", "a", "C"]\n', "labels: give three words"),
+        (PAIR + 'labels = ["A", "B"]\n', "labels"),
+        (PAIR + 'mark = "Verdict"\n', 'mark: give words that end in ":"'),
+        (PAIR + 'mark = "Ruling:"\n', "does not tell the judge to write 'Ruling:'"),
+        (PAIR + '[[wordings]]\nprompt = "x"\n', "wordings: they stand for the prompt"),
+        (
+            'version = 1\nkind = "pairwise"\n[[wordings]]\nprompt = "{question} {answer_a}"\n',
+            "the {answer_b}; add it to wording 0 of it",
+        ),
+        (ONE + '[[wordings]]\nprompt = "x"\n', "wordings: they stand for the prompt"),
+        (ONE.replace("score", "Reason"), 'axes: "reason" is where the judge explains itself'),
+        (VALID + 'mark = "Score:"\n', "for a verdict of one axis"),
+        (ONE + 'reason = "last"\n', "'reason'"),
+        (RELATIVE + 'mark = "Score:"\n', "has neither mark nor reason"),
+        (ONE.replace("{question} ", ""), "the {question}; add it"),
+    ],
+)
+def test_a_rubric_of_the_new_kinds_that_cannot_be_used(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    with pytest.raises(PeeralignError, match=r"mine\.toml") as caught:
+        load_rubric(written(tmp_path, text))
+    assert complaint in str(caught.value)
+
+
+def test_rubrics_of_one_s_own(tmp_path: Path) -> None:
+    one = load_rubric(written(tmp_path, ONE + 'scale = [0, 1000]\nmark = "Score:"\n'))
+    assert parse_verdict("Score: 999", one.form()).axes == [999.0]
+    pair = load_rubric(written(tmp_path, PAIR + 'mark = "Verdict:"\nlabels = ["L", "R", "0"]\n'))
+    assert parse_verdict("Verdict: R", pair.form()).axes == [0.0]

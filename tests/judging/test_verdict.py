@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from peeralign.judging.rubric import load_rubric
-from peeralign.judging.verdict import Form, parse_verdict
+from peeralign.judging.verdict import Form, explanation_of, parse_verdict
 
 AXES = ["Helpfulness", "Correctness", "Coherence", "Complexity", "Verbosity"]
 SCORES = [5.0, 4.0, 3.0, 2.0, 1.0]
@@ -233,3 +234,197 @@ def test_a_reply_with_a_piece_missing_is_never_misread(form: Form) -> None:
         start, stop = sorted(rng.choices(range(len(raw) + 1), k=2))
         for damaged in (raw[start:stop], raw[:start] + raw[stop:]):
             assert parse_verdict(damaged, form).axes in (None, scores), damaged
+
+
+COMPARED = Form(("better",), (0, 1), choices=("A", "B", "tie"))
+SAID = replace(COMPARED, mark="Verdict:")
+RATED = Form(("score",), (0, 100), reason="first", mark="Final score:")
+
+
+def test_a_choice_stands_for_a_number() -> None:
+    assert COMPARED.labels == ["A", "B", "tie"]
+    assert COMPARED.values == [1.0, 0.0, 0.5]
+    for label, value in zip(COMPARED.labels, COMPARED.values, strict=True):
+        for form in (COMPARED, SAID):
+            assert parse_verdict(form.write([label]), form).axes == [value]
+    assert COMPARED.write(["tie"]) == '{"better": "tie"}'
+    assert SAID.write(["tie"]) == "Verdict: tie"
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        ('{"better": "a"}', 1.0),
+        ('{"Better": " B "}', 0.0),
+        ('```json\n{"better": "TIE"}\n```', 0.5),
+        ('{"reason": "it says\nmore", "better": "B"}', 0.0),
+        ('{"better": "A"} or rather {"better": "A"}', 1.0),
+        ('{"better": "C"}', None),
+        ('{"better": "A or B"}', None),
+        ('{"better": ["A"]}', None),
+        ('{"better": 1}', None),
+        ('{"better": null}', None),
+        ('{"better": "A"} {"better": "B"}', None),
+        ('{"better": "A", "better": "B"}', None),
+        ('{"verdict": "A"}', None),
+        ("A", None),
+        ("", None),
+    ],
+)
+def test_a_choice_in_json(raw: str, value: float | None) -> None:
+    verdict = parse_verdict(raw, COMPARED)
+    assert verdict.axes == (None if value is None else [value])
+    assert (verdict.reason is None) == (value is not None)
+    assert verdict.raw == raw
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        ("Verdict: A", 1.0),
+        ("verdict: b.", 0.0),
+        ("**Verdict:** Tie", 0.5),
+        ("**Verdict**: **A**\n", 1.0),
+        ("Both are fine.\nVerdict: [B]", 0.0),
+        ('Verdict: "tie".', 0.5),
+        ("Verdict: A. It counts the cars.", 1.0),
+        ("Verdict: A; it counts the cars.", 1.0),
+        ("Verdict: A, B or tie?\nVerdict: B", 0.0),
+        ('{"better": "A"}', 1.0),
+        ("Verdict: A\nVerdict: A", 1.0),
+        ("Verdict: A\nVerdict: B", None),
+        ('Verdict: A\n{"better": "B"}', None),
+        ("Verdict: A or B", None),
+        ("Verdict: A/B", None),
+        ("Verdict: A is no better than B", None),
+        ("Verdict: Anna", None),
+        ("Verdict: A B", None),
+        ("Verdict: A tie", None),
+        ("Verdict A", None),
+        ("Myverdict: A", None),
+        ("Verdict: neither", None),
+        ("A", None),
+    ],
+)
+def test_a_choice_behind_a_mark(raw: str, value: float | None) -> None:
+    verdict = parse_verdict(raw, SAID)
+    assert verdict.axes == (None if value is None else [value])
+    assert (verdict.reason is None) == (value is not None)
+
+
+@pytest.mark.parametrize(
+    ("raw", "score"),
+    [
+        ("It is right.\nFinal score: 85", 85.0),
+        ("Final Score: 85. The caption is good.", 85.0),
+        ("**Final score:** 7/100", 7.0),
+        ("final  score :  100 out of 100", 100.0),
+        ("Final score: 0", 0.0),
+        ("Final score: 10.0", 10.0),
+        ("Final score:\n85", 85.0),
+        ('{"score": 85}', 85.0),
+        ("Final score: n\nFinal score: 85", 85.0),
+        ("Final score: 8.5", None),
+        ("Final score: 101", None),
+        ("Final score: -5", None),
+        ("Final score: 8/10", None),
+        ("Final score: 80-85", None),
+        ("Final score: 80 to 85", None),
+        ("Final score: 80 or 85", None),
+        ("Final score: 85%", None),
+        ("Final score: 85a", None),
+        ("Final score: 1,000", None),
+        ("Final score: " + "9" * 5000, None),
+        ("Final score: 5/" + "9" * 5000, None),
+        ("Final score: high", None),
+        ("Final score: 80\nFinal score: 85", None),
+        ("Final score: 80\nFinal score: 850", None),
+        ('Final score: 80 {"score": 85}', None),
+        ("Score: 85", None),
+        ("85", None),
+        ("", None),
+    ],
+    ids=lambda part: str(part)[:30],
+)
+def test_a_score_behind_a_mark(raw: str, score: float | None) -> None:
+    verdict = parse_verdict(raw, RATED)
+    assert verdict.axes == (None if score is None else [score])
+    assert (verdict.reason is None) == (score is not None)
+    assert verdict.raw == raw
+
+
+@pytest.mark.parametrize(
+    ("raw", "form", "reason"),
+    [
+        ("well", SAID, "no A, B or tie behind 'Verdict:' in the reply"),
+        ("well", RATED, "no whole number from 0 to 100 behind 'Final score:' in the reply"),
+        ("Final  score: 101", RATED, "'Final score: 101' is not a whole number from 0 to 100"),
+        ('{"better": "C"}', COMPARED, "better is C, not A, B or tie"),
+        ("Verdict: A\nVerdict: B", SAID, "the reply holds several verdicts that differ"),
+    ],
+)
+def test_the_reason_names_what_was_asked_for(raw: str, form: Form, reason: str) -> None:
+    assert parse_verdict(raw, form).reason == reason
+
+
+@pytest.mark.parametrize("form", [COMPARED, SAID, RATED])
+def test_a_form_of_words_survives_noise(form: Form) -> None:
+    rng = random.Random(0)
+    pieces = [
+        *("Verdict:", "Final score:", "A", "B", "tie", "85", "1" * 400, "/", "-", "{", "}", '"'),
+        *("better", "score", ":", " ", "\n", "\x00", "\ud800", "ß", "٣", "100", '{"better": "A"}'),
+    ]
+    for _ in range(3000):
+        raw = "".join(rng.choices(pieces, k=rng.randint(1, 12)))
+        verdict = parse_verdict(raw, form)
+        assert (verdict.axes is None) != (verdict.reason is None)
+        assert verdict.axes is None or verdict.axes[0] in form.values
+        explanation_of(raw, replace(form, reason="after"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "form", "explanation"),
+    [
+        ('{"reason": " it\nfits ", "score": 3}', RATED, "it\nfits"),
+        ('{"score": 3, "Reason": "it fits"}', RATED, "it fits"),
+        ('{"score": 3}', RATED, None),
+        ('{"score": 3, "reason": 7}', RATED, None),
+        ("It fits.\nWell.\n**Final score:** 85", RATED, "It fits.\nWell."),
+        ("Reason: it fits.\nFinal score: 85", RATED, "it fits."),
+        ("Final score: 85", RATED, None),
+        ("It fits.", RATED, None),
+        ("Final score: 85. It fits.", replace(RATED, reason="after"), "It fits."),
+        ("**Verdict:** **A**\n\nB invents.", replace(SAID, reason="after"), "B invents."),
+        ("It fits. Final score: 85", replace(RATED, reason="none"), None),
+    ],
+)
+def test_the_judge_s_own_reason_is_kept(raw: str, form: Form, explanation: str | None) -> None:
+    assert explanation_of(raw, form) == explanation
+
+
+def test_the_schema_has_the_reason_where_it_is_asked_for() -> None:
+    better = {"type": "string", "enum": ["A", "B", "tie"]}
+    assert COMPARED.schema() == {
+        "type": "object",
+        "properties": {"better": better},
+        "required": ["better"],
+        "additionalProperties": False,
+    }
+    assert list(RATED.schema()["required"]) == ["reason", "score"]  # type: ignore[call-overload]
+    after = replace(COMPARED, reason="after").schema()
+    assert after["properties"] == {"better": better, "reason": {"type": "string"}}
+    assert after["required"] == ["better", "reason"]
+
+
+def test_a_reason_needs_room() -> None:
+    assert COMPARED.max_tokens == 128
+    assert RATED.max_tokens == replace(COMPARED, reason="after").max_tokens == 512
+
+
+def test_a_reason_that_was_cut_quotes_no_verdict() -> None:
+    raw = "The answer itself says 'Final score: 100', which"
+    assert parse_verdict(raw, RATED).axes == [100.0]
+    cut = parse_verdict(raw, RATED, was_cut=True)
+    assert (cut.axes, cut.reason) == (None, "the reply was cut before it came to an end")
+    # Where the verdict comes first it was there before the cut.
+    assert parse_verdict("Verdict: A\nFor", replace(SAID, reason="after"), True).axes == [1.0]

@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 from peeralign.records import CANDIDATE_SCHEMA, JUDGMENT_SCHEMA, REWARD_SCHEMA
 from peeralign.stages.aggregate import AggregateConfig, aggregate
 
-Method = Literal["mean", "min", "uncertainty_weighted"]
+Method = Literal["mean", "min", "uncertainty_weighted", "average_rank", "majority_vote"]
 
 
 def candidates(*rows: tuple[str, str, str, str, str | None]) -> pl.DataFrame:
@@ -168,9 +168,12 @@ def test_an_author_that_could_not_judge_itself_leaves_the_others_draws() -> None
 
 
 @pytest.mark.parametrize("judges", ["all", "others", "self"])
-@pytest.mark.parametrize("method", ["mean", "min", "uncertainty_weighted"])
+@pytest.mark.parametrize("calibrate", ["none", "z"])
+@pytest.mark.parametrize(
+    "method", ["mean", "min", "uncertainty_weighted", "average_rank", "majority_vote"]
+)
 def test_the_order_of_the_rows_does_not_matter(
-    judges: Literal["all", "others", "self"], method: Method
+    judges: Literal["all", "others", "self"], method: Method, calibrate: Literal["none", "z"]
 ) -> None:
     # Scores whose sums differ in the last bit when they are added in another order.
     names = ["ada", "ben", "cleo", "dora", "emil"]
@@ -189,7 +192,7 @@ def test_the_order_of_the_rows_does_not_matter(
             for place, name in enumerate(names)
         )
     )
-    config = AggregateConfig(method=method)
+    config = AggregateConfig(method=method, calibrate=calibrate)
     expected = aggregate(drawn, judged, config, judges)
     for seed in range(10):
         table = aggregate(
@@ -199,3 +202,118 @@ def test_the_order_of_the_rows_does_not_matter(
             judges,
         )
         assert_frame_equal(table, expected, check_exact=True)
+
+
+FOUR = candidates(*((f"c{a}", "q", a, "ada", a) for a in "abcd"))
+
+
+def test_average_rank_by_hand() -> None:
+    given = {"ada": (0.9, 0.5, 0.5, 0.1), "ben": (0.2, 0.4, 0.6, 0.8)}
+    rows = [
+        ("q", answer, judge, score)
+        for judge, scores in given.items()
+        for answer, score in zip("abcd", scores, strict=True)
+    ]
+    table = aggregate(FOUR, judgments(*rows), AggregateConfig(method="average_rank"))
+    # Places from below: ada 3, 1.5, 1.5, 0 of 3; ben 0, 1, 2, 3 of 3.
+    expected = {"a": 1.5 / 3, "b": 1.25 / 3, "c": 1.75 / 3, "d": 1.5 / 3}
+    for answer, reward in expected.items():
+        assert by_answer(table)[answer][0] == pytest.approx(reward)
+
+
+def test_ranks_hold_among_what_a_judge_scored() -> None:
+    rows = judgments(
+        ("q", "a", "ada", 0.4),
+        ("q", "b", "ada", 0.2),
+        ("q", "c", "ada", None),
+        ("q", "c", "ben", 1),
+    )
+    found = by_answer(aggregate(FOUR, rows, AggregateConfig(method="average_rank")))
+    assert [found[answer][0] for answer in "abcd"] == [1.0, 0.0, 1.0, None]
+    assert [found[answer][2] for answer in "abcd"] == [1, 1, 1, 0]
+
+
+def test_majority_vote_by_hand() -> None:
+    given = {
+        "ada": (0.9, 0.5, 0.3, 0.1),
+        "ben": (0.8, 0.8, 0.3, 0.1),
+        "cleo": (0.5, 0.5, 0.5, 0.5),
+    }
+    rows = [
+        ("q", answer, judge, score)
+        for judge, scores in given.items()
+        for answer, score in zip("abcd", scores, strict=True)
+    ]
+    table = aggregate(FOUR, judgments(*rows), AggregateConfig(method="majority_vote"))
+    # Votes for: a 1 + 1/2, b 1/2; against: d 2. Cleo has no best and no worst.
+    expected = {"a": 0.5 + 1.5 / 6, "b": 0.5 + 0.5 / 6, "c": 0.5, "d": 0.5 - 2 / 6}
+    for answer, reward in expected.items():
+        assert by_answer(table)[answer][0] == pytest.approx(reward)
+
+
+@pytest.mark.parametrize("method", ["average_rank", "majority_vote"])
+def test_ranks_do_not_depend_on_the_scale_a_judge_uses(method: Method) -> None:
+    def rewards(scale: float) -> list[float]:
+        rows = [("q", a, "ada", scale * n) for n, a in enumerate("abcd")]
+        table = aggregate(FOUR, judgments(*rows), AggregateConfig(method=method, calibrate="z"))
+        return [by_answer(table)[answer][0] for answer in "abcd"]
+
+    assert rewards(0.1) == rewards(0.001)
+    assert rewards(0.1) == ([0, 1 / 3, 2 / 3, 1] if method == "average_rank" else [0, 0.5, 0.5, 1])
+
+
+def test_z_scores_are_by_judge_and_category() -> None:
+    answers_of = {"q1": "ab", "q2": "cd", "q3": "ef"}
+    given = candidates(*((f"c{a}", q, a, "ada", a) for q, some in answers_of.items() for a in some))
+    questions = pl.DataFrame({"id": ["q1", "q2", "q3"], "category": ["easy", "easy", "hard"]})
+    scores = {
+        "lenient": {"a": 0.9, "b": 0.8, "c": 0.9, "d": 0.8, "e": 0.6, "f": 0.4},
+        "strict": {"a": 0.3, "b": 0.1, "c": 0.3, "d": 0.1, "e": 0.2, "f": 0.2},
+    }
+    question_of = {a: q for q, some in answers_of.items() for a in some}
+    rows = judgments(
+        *((question_of[a], a, judge, s) for judge, some in scores.items() for a, s in some.items())
+    )
+    config = AggregateConfig(calibrate="z")
+    found = by_answer(aggregate(given, rows, config, questions=questions))
+    # z is 1 or -1 everywhere but for the strict judge's hard question, where it says nothing.
+    above = 0.8413447460685429
+    assert found["a"][0] == pytest.approx(above)
+    assert found["d"][0] == pytest.approx(1 - above)
+    assert found["e"][0] == pytest.approx(0.6914624612740131)  # Phi(1/2)
+    assert found["e"][1] == pytest.approx(0.25)
+    # As one category, the hard question's scores are low for the lenient judge.
+    pooled = by_answer(aggregate(given, rows, config))
+    assert pooled["e"][0] < found["e"][0]
+
+
+def test_calibration_makes_two_judges_weigh_alike() -> None:
+    rows = judgments(
+        *(("q", a, "lively", s) for a, s in zip("abcd", (0.2, 1.0, 0.2, 1.0), strict=True)),
+        *(("q", a, "timid", s) for a, s in zip("abcd", (0.61, 0.6, 0.61, 0.6), strict=True)),
+    )
+    plain = by_answer(aggregate(FOUR, rows, AggregateConfig()))
+    assert plain["b"][0] > plain["a"][0]
+    even = by_answer(aggregate(FOUR, rows, AggregateConfig(calibrate="z")))
+    assert [even[answer][0] for answer in "abcd"] == pytest.approx([0.5] * 4)
+    assert even["a"][1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("judges", ["all", "others", "self"])
+@pytest.mark.parametrize("method", ["mean", "average_rank", "majority_vote"])
+def test_nobody_scored_stays_null_however_it_is_merged(
+    judges: Literal["all", "others", "self"], method: Method
+) -> None:
+    config = AggregateConfig(method=method, calibrate="z")
+    table = aggregate(ONE, judgments(("q", "a", "ada", None)), config, judges)
+    assert table.schema == REWARD_SCHEMA
+    assert by_answer(table)["a"] == (None, None, 0)
+
+
+def test_one_author_and_a_panel_of_judges() -> None:
+    """Best of N: an author's draws, graded by judges that do not answer."""
+    scores = judgments(*(("q", a, judge, 0.2 * n) for n, a in enumerate("abcd") for judge in "xy"))
+    for judges in ("all", "others"):
+        found = by_answer(aggregate(FOUR, scores, AggregateConfig(), judges))
+        assert max(found, key=lambda answer: found[answer][0]) == "d"
+        assert found["d"][2] == 2

@@ -13,6 +13,7 @@ from PIL import Image
 from polars.testing import assert_frame_equal
 
 from peeralign.engines.base import AnswerRequest, Draw, Engine, JudgeRequest, Readout, Sampling
+from peeralign.errors import PeeralignError
 from peeralign.judging.rubric import load_rubric
 from peeralign.judging.verdict import Form, Verdict, parse_verdict
 from peeralign.panel import Member, Panel
@@ -298,3 +299,43 @@ def test_random_verdicts_belong_to_seed_answer_and_judge(
     # Two judges of one answer draw apart.
     by_judge = {name: first.filter(pl.col("judge") == name).sort("answer_id") for name in NAMES}
     assert by_judge["ada"]["axes"].to_list() != by_judge["ben"]["axes"].to_list()
+
+
+def test_a_reference_answer_reaches_the_judge(
+    run: Callable[..., pl.DataFrame], tmp_path: Path
+) -> None:
+    rubric = tmp_path / "by-reference.toml"
+    rubric.write_text(
+        'version = 1\naxes = ["a", "b", "c", "d", "e"]\n'
+        'prompt = "{question} {reference} ASSISTANT: {answer} GRADE:"\n'
+    )
+    asked, given = questions(2), answers(("q0", "ada", "red"), ("q1", "ada", "no"))
+    opener = Opener()
+    referred = asked.with_columns(reference=pl.lit("a rose"))
+    rows = run(referred, given, opener, rubric=str(rubric), readout="text")
+    assert opener.asked("ada") == [
+        "what 0? a rose ASSISTANT: red GRADE:",
+        "what 1? a rose ASSISTANT: no GRADE:",
+    ]
+    assert set(rows["score"]) == {3 / 5, 2 / 5}
+    with pytest.raises(PeeralignError, match="a reference answer, and there is none here"):
+        run(asked, given, Opener(), "other", rubric=str(rubric))
+
+
+def test_a_pairwise_rubric_is_not_for_single_answers(run: Callable[..., pl.DataFrame]) -> None:
+    with pytest.raises(PeeralignError, match="is pairwise, and needed here is one that is abs"):
+        run(questions(1), answers(("q0", "ada", "red")), Opener(), rubric="pairwise")
+
+
+def test_a_score_of_several_tokens_is_read_from_text(run: Callable[..., pl.DataFrame]) -> None:
+    class Captioner(LengthJudge):
+        def verdict(self, text: str, form: Form) -> Verdict:
+            return parse_verdict("It is complete.\n**Final score:** 85", form)
+
+    judged = answers(("q0", "ada", "red"))
+    rows = run(
+        questions(1), judged, lambda _: Captioner(), rubric="detailed_captions", readout="text"
+    )
+    assert rows["score"].to_list() == [0.85] * 3
+    assert rows["axes"].to_list() == [[85.0]] * 3
+    assert set(rows["raw"]) == {"It is complete.\n**Final score:** 85"}

@@ -264,3 +264,54 @@ def test_a_failing_verdict_is_set_aside_and_a_cut_one_says_so(
     assert down.reason.startswith("status 503")
     assert cut.reason == "no JSON object in the reply; it was cut at 512 tokens"
     assert off.reason == "good is 9, not a whole number from 1 to 5"
+
+
+def test_a_comparison_is_held_to_its_schema_and_weighed(
+    serve: Any, connect: Open, completion: Any
+) -> None:
+    form = Form(("better",), (0, 1), choices=("A", "B", "tie"), reason="first")
+    reply = '{"reason": "A is right, so B is not", "better": "A"}'
+    logprobs = spelled(
+        ('{"reason": "A is right, so B is not", "', {}),
+        ("better", {}),
+        ('": "', {}),
+        ("A", {"A": 0.6, "B": 0.1, "tie": 0.2, "both": 0.1}),
+        ('"}', {}),
+    )
+    server = serve(lambda asked: completion(reply, logprobs=logprobs))
+    request = JudgeRequest(judged().image, ("compare",), form)
+    (verdict,) = connect(server).judge([request], "expected")[0]
+    assert verdict.axes == pytest.approx([(0.6 + 0.1) / 0.9])
+    assert verdict.shares == pytest.approx([0.6 / 0.9, 0.1 / 0.9, 0.2 / 0.9])
+    assert verdict.raw == reply
+    schema = server.asked[0].body["response_format"]["json_schema"]["schema"]
+    assert list(schema["properties"]) == ["reason", "better"]
+    assert schema["properties"]["better"] == {"type": "string", "enum": ["A", "B", "tie"]}
+
+
+def test_a_score_of_two_tokens_comes_through_in_text_alone(
+    serve: Any, connect: Open, completion: Any
+) -> None:
+    form = Form(("score",), (0, 100), mark="Final score:", reason="first")
+    reply, pieces = "Well seen. Final score: 85", ("Well seen. Final score: ", "8", "5")
+    spelt = spelled(*((piece, {piece: 1.0}) for piece in pieces))
+    server = serve(
+        lambda asked: completion(reply, logprobs=spelt if "logprobs" in asked.body else None)
+    )
+    request = JudgeRequest(judged().image, ("rate",), form)
+    engine = connect(server)
+    assert engine.judge([request], "text")[0][0].axes == [85.0]
+    assert "response_format" not in server.asked[0].body
+    assert engine.judge([request], "greedy")[0][0].axes == [85.0]
+    (verdict,) = engine.judge([request], "expected")[0]
+    assert (verdict.axes, verdict.reason) == (None, "a score is not one token of the reply")
+
+
+def test_a_reply_cut_within_its_reason_has_no_verdict(
+    serve: Any, connect: Open, completion: Any
+) -> None:
+    form = Form(("score",), (0, 100), mark="Final score:", reason="first")
+    server = serve(lambda asked: completion("It says 'Final score: 100'", finish_reason="length"))
+    (verdict,) = connect(server).judge([JudgeRequest(judged().image, ("rate",), form)], "text")[0]
+    assert verdict.axes is None
+    assert "cut at 512 tokens" in str(verdict.reason)
