@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ REPLAY_IMAGES = 3000
 UNSTEADY_SHARE = 0.3
 # In settings, in place of a file's path.
 PREFIX = "classroom:"
+TABLES = ("pool", "key", "exam", "replay")
+KEYS = ("path", "answers", "replay")
 
 
 def _draw(scene: Scene, rng: np.random.Generator, unseen_hands: bool) -> bytes:
@@ -77,8 +79,20 @@ def draw_pool(seed: int, num_questions: int = POOL_QUESTIONS) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
+def draw_key(seed: int, num_questions: int = POOL_QUESTIONS) -> pl.DataFrame:
+    """The exact answers of the pool of that seed: id, answer. For teachers, never for a panel."""
+    skills = list(SKILLS)
+    rows = []
+    for index in range(num_questions):
+        rng = np.random.default_rng(seed_of("pool", seed, index))
+        _, item = draw_item(rng, skills[index % len(skills)])
+        rows.append({"id": make_id("pool", seed, index), "answer": item.answer})
+    return pl.DataFrame(rows, schema={"id": pl.String, "answer": pl.String})
+
+
 def classroom_table(name: str) -> pl.DataFrame:
-    """A table by name: "pool-SEED", "exam-SEED", or "replay-PEER", a peer's own instruction data.
+    """A table by name: "pool-SEED", its exact answers "key-SEED", "exam-SEED", or "replay-PEER", a
+    peer's own instruction data.
 
     Raises PeeralignError for a name that is none of these.
     """
@@ -89,16 +103,16 @@ def classroom_table(name: str) -> pl.DataFrame:
         return lessons(
             LESSON_SEED, REPLAY_IMAGES, weak, num_questions=2, num_verdicts=1, caption=False
         )
-    return (draw_pool if kind == "pool" else draw_exam)(int(which))
+    return {"pool": draw_pool, "key": draw_key, "exam": draw_exam}[kind](int(which))
 
 
 def check_name(name: str) -> None:
     """Raise PeeralignError if the classroom has no table of that name."""
     kind, _, which = name.partition("-")
-    if not (which in PEERS if kind == "replay" else kind in ("pool", "exam") and which.isdecimal()):
+    if not (which in PEERS if kind == "replay" else kind in TABLES and which.isdecimal()):
         raise PeeralignError(
-            f"the classroom has no table '{name}'; there are pool-SEED, exam-SEED and replay-PEER, "
-            f"with a peer of {', '.join(PEERS)}"
+            f"the classroom has no table '{name}'; there are pool-SEED, key-SEED, exam-SEED and "
+            f"replay-PEER, with a peer of {', '.join(PEERS)}"
         )
 
 
@@ -144,15 +158,21 @@ def tables_in(settings: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
-def _places(settings: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
-    tables = [(settings.get("pool"), "path"), (settings.get("exam"), "path")]
-    members = settings.get("members")
-    tables += [(member, "replay") for member in (members if isinstance(members, list) else [])]
-    return [(table, key) for table, key in tables if isinstance(table, dict) and key in table]
+def _places(settings: Any) -> Iterator[tuple[Any, Any]]:
+    """Every (table or list, key) whose value names a table of the classroom."""
+    entries = settings.items() if isinstance(settings, dict) else enumerate(settings)
+    for key, value in entries:
+        if isinstance(value, dict | list):
+            yield from _places(value)
+        elif key in KEYS and _table_name(value, 0):
+            yield settings, key
 
 
 def _table_name(value: Any, seed: Any) -> str | None:
     if not isinstance(value, str) or not value.startswith(PREFIX):
         return None
     name = value.removeprefix(PREFIX)
+    if name.partition("-")[0] not in TABLES:
+        # A peer: "classroom:ada".
+        return None
     return f"pool-{seed}" if name == "pool" else name

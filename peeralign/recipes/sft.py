@@ -1,13 +1,17 @@
-"""Base training: LLaVA-1.5's two supervised stages, for any checkpoint.
+"""Supervised training of any checkpoint: LLaVA-1.5's two stages, and critics.
 
 Stage I (`align`) trains the projector on captions; stage II (`sft`) trains projector and language
-model on instructions. Panel of Peers, Table A.1, stages I and II.
+model on instructions (Panel of Peers, Table A.1). `critic` trains the whole model on judgements and
+reasons (LLaVA-Critic, section 3.3).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import polars as pl
+from pydantic import model_validator
 
 from peeralign.chat import ChatFormat
 from peeralign.distributed import meet, on_main
@@ -27,10 +31,18 @@ from peeralign.training.tree import TreeSequence
 
 
 class SftConfig(TrainConfig):
-    """Training settings, plus the seed of the order."""
+    """Training settings, plus the seed of the order, and what is replayed."""
 
     seed: int = 0
     """Seed of the order of the rows."""
+    replay: str | None = None
+    """Further instruction data (Parquet, JSONL) for replay_share, against forgetting."""
+
+    @model_validator(mode="after")
+    def _replay_has_effect(self) -> Self:
+        if (self.replay is None) != (self.replay_share == 0):
+            raise ValueError("give both replay and replay_share, or neither")
+        return self
 
 
 ALIGN: dict[str, Any] = {
@@ -44,6 +56,12 @@ SFT: dict[str, Any] = {
     "batch_size": 8,
     "epochs": 1,
     "train_parts": ["projector", "language"],
+}
+CRITIC: dict[str, Any] = {
+    "learning_rate": 2e-6,
+    "batch_size": 32,
+    "epochs": 1,
+    "train_parts": ["vision", "projector", "language"],
 }
 
 
@@ -73,12 +91,19 @@ def _train(
 
     if on_main("beginning", is_there):
         return final
-    if config.replay_share or config.nll_weight or config.objective == "sft":
-        raise PeeralignError("base training has no objective and no replay; leave both unset")
+    if config.nll_weight or config.objective == "sft":
+        raise PeeralignError("supervised training has no objective; leave it unset")
     chat = ChatFormat(load_processor(checkpoint_of(model)))
-    table = read_demonstrations(data, one_exchange_a_row=not chat.image_first)
+    table, replay = (
+        read_demonstrations(path, one_exchange_a_row=not chat.image_first) if path else None
+        for path in (data, config.replay)
+    )
+    assert table is not None
+    num_replay = 0 if replay is None else len(replay)
     seed = seed_of("sft", config.seed)
-    order = training_order(len(table), 0, config.epochs, 0.0, seed)
+    order = training_order(len(table), num_replay, config.epochs, config.replay_share, seed)
+    if replay is not None:
+        table = pl.concat([table, replay])
     job = job_alone(model, out, config, seed, label, method="sft")
     trees = TreeSequence(
         lambda index: demonstration_tree(chat, table.row(index, named=True)), order.tolist()

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -17,6 +18,7 @@ from peeralign.classroom.demo import (
     classroom_table,
     demo_settings,
     draw_exam,
+    draw_key,
     draw_pool,
     in_folder,
     tables_in,
@@ -24,7 +26,7 @@ from peeralign.classroom.demo import (
 )
 from peeralign.classroom.lessons import lessons
 from peeralign.classroom.peers import PEERS
-from peeralign.classroom.skills import DESCRIBE, SKILLS
+from peeralign.classroom.skills import DESCRIBE, SKILLS, draw_item
 from peeralign.errors import PeeralignError
 from peeralign.evals.exam import EXAM_FILE_SCHEMA, read_exam
 from peeralign.judging.rubric import load_rubric
@@ -192,7 +194,7 @@ def test_the_demo_s_files_are_read_by_the_loop(written: Path) -> None:
     assert set_aside.is_empty()
     assert len(read_exam(str(written / "exam-1.parquet"))) == 90
     settings = demo_settings(0, 1)
-    assert tables_in(settings) == TABLES
+    assert sorted(tables_in(settings)) == sorted(TABLES)
     config = PopConfig(**in_folder(settings, written))
     assert config.pool.path == str(written / "pool-0.parquet")
     assert config.exam.path == str(written / "exam-1.parquet")
@@ -248,6 +250,27 @@ def test_settings_that_name_no_table_stay_as_they_are(
     assert in_folder(settings, tmp_path) == settings
 
 
+def test_tables_are_named_in_sources_and_beside_them_too(tmp_path: Path) -> None:
+    settings = {
+        "replay": "classroom:replay-ada",
+        "sources": [{"pool": {"path": "classroom:pool-7"}, "answers": "classroom:key-7"}],
+    }
+    assert tables_in(settings) == ["replay-ada", "pool-7", "key-7"]
+    found = in_folder(settings, tmp_path)
+    assert found["sources"][0]["answers"] == str(tmp_path / "key-7.parquet")
+    assert settings["replay"] == "classroom:replay-ada"
+
+
+def test_the_key_holds_the_answers_of_its_pool() -> None:
+    pool, key = draw_pool(5, 27), draw_key(5, 27)
+    assert pool["id"].to_list() == key["id"].to_list()
+    # Drawn apart from the pictures, it must be of the same scenes.
+    for index, row in enumerate(key.iter_rows(named=True)):
+        rng = np.random.default_rng(seed_of("pool", 5, index))
+        _, item = draw_item(rng, list(SKILLS)[index % len(SKILLS)])
+        assert (item.question, item.answer) == (pool["question"][index], row["answer"])
+
+
 def test_a_pool_without_a_seed_is_that_of_seed_0() -> None:
     assert tables_in({"pool": {"path": "classroom:pool"}}) == ["pool-0"]
 
@@ -268,8 +291,8 @@ def test_tables_by_name(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_table_that_is_not_there_is_named_before_any_is_drawn(name: str, tmp_path: Path) -> None:
     sentence = (
-        f"the classroom has no table '{name}'; there are pool-SEED, exam-SEED and replay-PEER, "
-        "with a peer of ada, ben, cleo"
+        f"the classroom has no table '{name}'; there are pool-SEED, key-SEED, exam-SEED and "
+        "replay-PEER, with a peer of ada, ben, cleo"
     )
     with pytest.raises(PeeralignError, match=f"^{re.escape(sentence)}$"):
         write_classroom(tmp_path / "inputs", ["pool-0", name])
