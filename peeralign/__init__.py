@@ -13,6 +13,7 @@ from peeralign.panel import Member, Panel
 from peeralign.progress import Reporter
 from peeralign.records import (
     Candidate,
+    Comparison,
     Demonstration,
     Judgment,
     PreferencePair,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from peeralign.images.augment import parse_view
     from peeralign.report import write_report
     from peeralign.stages.aggregate import aggregate
+    from peeralign.stages.compare import compare
     from peeralign.stages.contrast import contrast
     from peeralign.stages.curate import curate
     from peeralign.stages.generate import generate
@@ -41,6 +43,7 @@ _LAZY = {
     "parse_view": "peeralign.images.augment",
     "generate": "peeralign.stages.generate",
     "judge": "peeralign.stages.judge",
+    "compare": "peeralign.stages.compare",
     "aggregate": "peeralign.stages.aggregate",
     "curate": "peeralign.stages.curate",
     "contrast": "peeralign.stages.contrast",
@@ -51,6 +54,7 @@ _LAZY = {
 
 __all__ = [
     "Candidate",
+    "Comparison",
     "Demonstration",
     "Judgment",
     "Member",
@@ -61,6 +65,7 @@ __all__ = [
     "Reporter",
     "Reward",
     "aggregate",
+    "compare",
     "contrast",
     "curate",
     "draw_questions",

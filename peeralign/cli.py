@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from peeralign import asking
+from peeralign import asking, grading, measuring, schooling
 from peeralign.config import build, commented_defaults, lay_over, override, read_toml
 from peeralign.distributed import StoppedElsewhere, is_main
 from peeralign.errors import PeeralignError, nearest
@@ -32,6 +32,10 @@ app = typer.Typer(
 )
 app.command()(asking.ask)
 app.command()(asking.consistency)
+app.command()(grading.judge)
+app.command("critic-data")(schooling.critic_data)
+app.command()(schooling.critic)
+app.command("judge-eval")(measuring.judge_eval)
 classroom_app = typer.Typer(no_args_is_help=True, help="The embedded classroom and its peers.")
 app.add_typer(classroom_app, name="classroom")
 
@@ -39,7 +43,7 @@ OutOption = Annotated[Path | None, typer.Option(help="Folder of the run.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override one setting: key=value.")
 ]
-RECIPES = ("pop", "seva", "stic")
+RECIPES = ("pop", "seva", "stic", "llava_critic")
 SECONDS_FOR_MAIN = 10.0
 
 
@@ -131,12 +135,16 @@ def report(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> N
 @app.command()
 def show(
     folder: Annotated[Path, typer.Argument(help="A run's folder.")],
-    table: Annotated[str, typer.Argument(help="candidates, judgments, rewards or pairs.")],
+    table: Annotated[
+        str, typer.Argument(help="candidates, judgments, comparisons, rewards or pairs.")
+    ],
     round_number: Annotated[int | None, typer.Option("--round", help="One round only.")] = None,
     question: Annotated[str | None, typer.Option(help="Question id, or text in it.")] = None,
     member: Annotated[str | None, typer.Option(help="Author or judge.")] = None,
     category: Annotated[str | None, typer.Option(help="Question category.")] = None,
-    unscored: Annotated[bool, typer.Option(help="Only what has no text, score or reward.")] = False,
+    unscored: Annotated[
+        bool, typer.Option(help="Only what has no text, score, verdict or reward.")
+    ] = False,
     limit: Annotated[int, typer.Option(help="Rows to print; 0 prints all.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
@@ -172,10 +180,13 @@ def exam(
 
 @app.command("config")
 def config_command(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a recipe's .py file.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe's name, critic_data, or a recipe's .py file.")
+    ],
 ) -> None:
     """Print a recipe's settings as TOML, each with its meaning and default."""
-    print(f'recipe = "{recipe}"\n\n{commented_defaults(_recipe(recipe).Config)}', end="")
+    module = schooling.sources_module() if recipe == schooling.SOURCES else _recipe(recipe)
+    print(f'recipe = "{recipe}"\n\n{commented_defaults(module.Config)}', end="")
 
 
 @app.command()

@@ -89,6 +89,7 @@ def test_normalise_answer(text: str, folded: str) -> None:
         (records.Question, QUESTION_SCHEMA),
         (records.Candidate, CANDIDATE_SCHEMA),
         (records.Judgment, JUDGMENT_SCHEMA),
+        (records.Comparison, records.COMPARISON_SCHEMA),
         (records.Reward, REWARD_SCHEMA),
         (records.PreferencePair, PAIR_SCHEMA),
         (records.Demonstration, DEMONSTRATION_SCHEMA),

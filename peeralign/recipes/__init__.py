@@ -7,9 +7,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from peeralign.recipes import pop, prefer, seva, sft, stic
+    from peeralign.recipes import grade, llava_critic, pop, prefer, seva, sft, stic
 
-__all__ = ["pop", "prefer", "seva", "sft", "stic"]
+__all__ = ["grade", "llava_critic", "pop", "prefer", "seva", "sft", "stic"]
 
 
 def __getattr__(name: str) -> ModuleType:

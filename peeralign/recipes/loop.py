@@ -31,10 +31,12 @@ from peeralign.records import (
     JUDGMENT_SCHEMA,
     PAIR_SCHEMA,
     QUESTION_SCHEMA,
+    REWARD_SCHEMA,
 )
 from peeralign.stages.contrast import KINDS, contrast
+from peeralign.stages.curate import CurateConfig, anchors
 from peeralign.stages.generate import GenerateConfig, as_asked, generate
-from peeralign.stages.train import train_member
+from peeralign.stages.train import pair_rows, train_member
 from peeralign.store.questions import PoolConfig, check_images, draw_questions, read_pool
 from peeralign.store.run import Run, Stage, write_json
 from peeralign.training.config import HOW_NOT_WHAT as TRAIN_HOW_NOT_WHAT
@@ -204,6 +206,21 @@ class Loop:
                 self.reporter,
                 views,
             )
+
+    def lessons(
+        self, number: int, config: CurateConfig, keep_pairs: bool, member: str = ""
+    ) -> pl.DataFrame:
+        """The pairs and anchors of a round, or with `keep_pairs` of all rounds so far.
+
+        They are the member's own, if one is named.
+        """
+        rounds = []
+        for past in range(1 if keep_pairs else number, number + 1):
+            pairs = self.state.stage(past, "pairs", member).read(PAIR_SCHEMA)
+            rewards = self.state.stage(past, "rewards", member).read(REWARD_SCHEMA)
+            agreed = anchors(rewards, pairs, config)
+            rounds.append(pair_rows(self.questions(past), pairs, agreed))
+        return pl.concat(rounds)
 
     def contrasted(self, number: int, member: Member, chosen_view: str) -> pl.DataFrame:
         """The member's pairs of a round, between its own answers (see `contrast`)."""

@@ -23,12 +23,11 @@ from peeralign.engines.base import Engine
 from peeralign.panel import Member, Panel, check_panel
 from peeralign.progress import Reporter
 from peeralign.recipes.loop import Loop, LoopConfig, carry_out
-from peeralign.records import CANDIDATE_SCHEMA, JUDGMENT_SCHEMA, PAIR_SCHEMA, REWARD_SCHEMA
+from peeralign.records import CANDIDATE_SCHEMA, JUDGMENT_SCHEMA
 from peeralign.stages.aggregate import AggregateConfig, aggregate
-from peeralign.stages.curate import CurateConfig, anchors, curate
+from peeralign.stages.curate import CurateConfig, curate
 from peeralign.stages.generate import GenerateConfig, check_sampler, distinct_answers, generate
 from peeralign.stages.judge import JudgeConfig, judge, read_rubric
-from peeralign.stages.train import pair_rows
 from peeralign.store.run import Run
 from peeralign.training.config import TrainConfig
 
@@ -95,7 +94,7 @@ class _Loop(Loop):
         self.reporter.say(f"[bold]Round {number} of {self.config.rounds}[/bold]")
         if not on_main("look for pairs", lambda: self.state.stage(number, "pairs").is_done):
             self._make_pairs(number, panel)
-        rows = self._lessons(number)
+        rows = self.lessons(number, self.config.curate, self.config.train.keep_pairs)
         if rows.is_empty():
             self.reporter.say(
                 "no pair reached both thresholds, so members keep their weights; the report shows "
@@ -161,7 +160,7 @@ class _Loop(Loop):
         config = self.config
         candidates = self._about(number, "candidates", CANDIDATE_SCHEMA, questions)
         judgments = self._about(number, "judgments", JUDGMENT_SCHEMA, questions)
-        return aggregate(candidates, judgments, config.aggregate, config.judge.judges)
+        return aggregate(candidates, judgments, config.aggregate, config.judge.judges, questions)
 
     def _about(
         self, number: int, name: str, schema: pl.Schema, questions: pl.DataFrame
@@ -174,13 +173,3 @@ class _Loop(Loop):
         from peeralign.engines.opening import open_engine
 
         return open_engine(member, self.config.judge.min_label_mass)
-
-    def _lessons(self, number: int) -> pl.DataFrame:
-        first = 1 if self.config.train.keep_pairs else number
-        rounds = []
-        for past in range(first, number + 1):
-            pairs = self.state.table(past, "pairs", PAIR_SCHEMA)
-            rewards = self.state.table(past, "rewards", REWARD_SCHEMA)
-            agreed = anchors(rewards, pairs, self.config.curate)
-            rounds.append(pair_rows(self.questions(past), pairs, agreed))
-        return pl.concat(rounds)

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from peeralign.errors import PeeralignError
 from peeralign.report import figures
-from peeralign.report.collect import RunData, collect
+from peeralign.report.collect import BINS_PER_UNIT, RunData, collect
 from peeralign.report.gallery import PAIRS_PER_ROUND, Card, collect_gallery
 from peeralign.report.scores import Change, Exam
 from peeralign.store.run import Run, write_whole
@@ -23,7 +23,9 @@ from peeralign.store.run import Run, write_whole
 MIN_MATRIX_SPAN = 0.3
 MINUS = "\N{MINUS SIGN}"
 # Rewards of the paper start at 0.2; the axis starts there unless a rubric goes lower.
-FIRST_BIN, LAST_BIN = figures.BINS_PER_UNIT // 5, figures.BINS_PER_UNIT - 1
+FIRST_BIN, LAST_BIN = BINS_PER_UNIT // 5, BINS_PER_UNIT - 1
+# Commands that keep their work in the folder of a run, without the rounds of one.
+WITHOUT_ROUNDS = ("judge", "judge-eval", "critic-data", "sft", "prefer")
 
 
 def write_report(run_folder: Path) -> Path:
@@ -32,6 +34,12 @@ def write_report(run_folder: Path) -> Path:
     Raises PeeralignError if there is no run at `run_folder` or a table of it cannot be read.
     """
     run = Run.existing(run_folder)
+    recipe = run.manifest()["recipe"]
+    if recipe in WITHOUT_ROUNDS:
+        raise PeeralignError(
+            f"{run_folder} holds no rounds to report on, it was made by '{recipe}'; give the "
+            "folder of a `peeralign run`"
+        )
     try:
         data = collect(run)
         cards = [card for entry in data.rounds for card in collect_gallery(run, entry.number)]
@@ -55,7 +63,12 @@ def render(data: RunData, cards: list[Card]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"points": _points, "seconds": _seconds, "percent": _percent}
+    environment.filters |= {
+        "points": _points,
+        "seconds": _seconds,
+        "percent": _percent,
+        "reward": _reward,
+    }
     script = _part("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html").render(
@@ -119,6 +132,11 @@ def _percent(value: float | None) -> str:
 
 def _points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", MINUS)
+
+
+def _reward(value: float) -> str:
+    # Adding 0.0 turns a rounded "-0.00" into "0.00".
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", MINUS)
 
 
 def _seconds(value: float | None) -> str:
@@ -189,7 +207,12 @@ def _histograms(data: RunData) -> list[Markup]:
     if not shown:
         return []
     used = [bin for _, histogram in shown for bin in histogram.answers]
-    bins = (min(FIRST_BIN, *used), max(LAST_BIN, *used))
+    if data.compared:
+        # As far to either side: what one answer wins, another loses.
+        reach = max(map(abs, used))
+        bins = (-reach, reach)
+    else:
+        bins = (min(FIRST_BIN, *used), max(LAST_BIN, *used))
     top = max(max(histogram.answers.values()) for _, histogram in shown)
     return [
         figures.reward_histogram(histogram, f"Round {number}", f"rewards-{number}", bins, top)

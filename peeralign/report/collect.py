@@ -9,17 +9,27 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import polars as pl
 
 from peeralign.records import (
     CANDIDATE_SCHEMA,
+    COMPARISON_SCHEMA,
     JUDGMENT_SCHEMA,
     OVERLAP_SCHEMA,
     PAIR_SCHEMA,
     QUESTION_SCHEMA,
     REWARD_SCHEMA,
+)
+from peeralign.report.critics import (
+    OrderBias,
+    Outcome,
+    is_chosen_alone,
+    is_compared,
+    order_biases,
+    outcomes,
 )
 from peeralign.report.pending import Member, find_members, missing_stages, pending_sentences
 from peeralign.report.scores import DESCRIBED, Exam, read_exam
@@ -28,6 +38,8 @@ from peeralign.stages.curate import best_and_worst
 from peeralign.store.run import Run
 
 BINS_PER_UNIT = 20
+# Where both orders have a verdict, rewards from comparisons are whole or half numbers.
+COMPARED_BINS_PER_UNIT = 2
 MAX_REASONS = 8
 CHOSEN_LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 MARGIN_LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -35,6 +47,7 @@ SCHEMAS = {
     "questions": QUESTION_SCHEMA,
     "candidates": CANDIDATE_SCHEMA,
     "judgments": JUDGMENT_SCHEMA,
+    "comparisons": COMPARISON_SCHEMA,
     "rewards": REWARD_SCHEMA,
     "pairs": PAIR_SCHEMA,
 }
@@ -54,11 +67,20 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Rows per bin of reward; bin b is [b, b + 1) / BINS_PER_UNIT."""
+    """Rows per bin of reward; bin b begins at `left(b)` and is 1 / `per_unit` wide.
+
+    With `centred`, a bin is about b / `per_unit`, else it begins there.
+    """
 
     answers: dict[int, int]
     chosen: dict[int, int]
     rejected: dict[int, int]
+    per_unit: int = BINS_PER_UNIT
+    centred: bool = False
+
+    def left(self, number: int) -> float:
+        """Where a bin begins."""
+        return (number - 0.5 * self.centred) / self.per_unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +149,13 @@ class RoundData:
     candidates: Tally | None
     distinct_answers: int | None
     judgments: Tally | None
+    comparisons: Tally | None
     pairs: int | None
     histogram: Histogram | None
     matrix: JudgeMatrix | None
     yields: Yield | None
+    outcomes: list[Outcome]
+    orders: list[OrderBias]
     views: list[ViewCount]
 
 
@@ -149,11 +174,18 @@ class RunData:
     described: Exam | None
     overlaps: list[Overlap]
     judged: bool
+    compared: bool
+    chosen_alone: bool
+
+    @property
+    def scored(self) -> bool:
+        """Whether judges score answers one by one, or would if they had begun."""
+        return self.judged and (not self.compared or any(e.judgments for e in self.rounds))
 
     @property
     def mean_name(self) -> str:
-        """What the mean over members is called: without judges they are no panel."""
-        return "panel mean" if self.judged else "mean over members"
+        """What the mean over members is called: without scores they are no panel."""
+        return "panel mean" if self.scored else "mean over members"
 
 
 def collect(run: Run) -> RunData:
@@ -173,7 +205,8 @@ def collect(run: Run) -> RunData:
     }
     exam = exams["exam"]
     missing = {n: [] if n in whole else missing_stages(run, n, members, exams) for n in numbers}
-    rounds = [_round(run, number, settings, members) for number in numbers]
+    alone = is_chosen_alone(run)
+    rounds = [_round(run, number, settings, members, alone) for number in numbers]
     return RunData(
         name=run.folder.resolve().name,
         manifest=manifest,
@@ -185,7 +218,9 @@ def collect(run: Run) -> RunData:
         exam=exam,
         described=exams[DESCRIBED],
         overlaps=_overlaps(run),
-        judged="judge" in settings or any(entry.judgments for entry in rounds),
+        judged="judge" in settings or any(e.judgments or e.comparisons for e in rounds),
+        compared=is_compared(manifest) or any(entry.comparisons for entry in rounds),
+        chosen_alone=alone,
     )
 
 
@@ -199,14 +234,17 @@ def _seconds(run: Run, entries: list[dict[str, Any]]) -> dict[int, dict[str, flo
     return seconds
 
 
-def _round(run: Run, number: int, settings: dict[str, Any], members: list[Member]) -> RoundData:
+def _round(
+    run: Run, number: int, settings: dict[str, Any], members: list[Member], alone: bool
+) -> RoundData:
     tables = {name: scan(run, number, name) for name in SCHEMAS}
+    place = partial(_place, members=members)
     asked: Counter[str] = Counter()
     for facts in facts_of(run, number, "questions").values():
         asked.update(facts.get("reasons", {}))
     questions = _count(tables["questions"])
     candidates, judgments = tables["candidates"], tables["judgments"]
-    rewards, pairs = tables["rewards"], tables["pairs"]
+    rewards, pairs, comparisons = tables["rewards"], tables["pairs"], tables["comparisons"]
     distinct = None
     if candidates is not None:
         texts = candidates.filter(pl.col("text").is_not_null())
@@ -219,10 +257,13 @@ def _round(run: Run, number: int, settings: dict[str, Any], members: list[Member
         candidates=_tally(candidates, "text"),
         distinct_answers=distinct,
         judgments=_tally(judgments, "score"),
+        comparisons=_tally(comparisons, "preference"),
         pairs=_count(pairs),
-        histogram=_histogram(rewards, pairs),
+        histogram=_histogram(rewards, pairs, comparisons is not None),
         matrix=_matrix(candidates, judgments, members),
-        yields=_yields(rewards, settings.get("curate") or {}),
+        yields=None if alone else _yields(rewards, settings.get("curate") or {}),
+        outcomes=outcomes(run, number, place) if alone else [],
+        orders=order_biases(comparisons, place),
         views=[
             ViewCount(name, view, **counts)
             for name, facts in facts_of(run, number, "pairs").items()
@@ -261,20 +302,25 @@ def _tally(table: pl.LazyFrame | None, result: str) -> Tally | None:
     return Tally(good, reasons)
 
 
-def _bins(table: pl.LazyFrame | None, column: str) -> dict[int, int]:
+def _bins(table: pl.LazyFrame | None, column: str, per_unit: int, centred: bool) -> dict[int, int]:
     if table is None:
         return {}
     # Rewards are means of steps like 0.04: without the nudge, 0.6 * 20 falls into bin 11.
-    bin_of = (pl.col(column) * BINS_PER_UNIT + 1e-6).floor().cast(pl.Int32)
+    place = pl.col(column) * per_unit + 0.5 * centred + 1e-6
+    bin_of = place.floor().cast(pl.Int32)
     groups = table.drop_nulls(column).group_by(bin_of.alias("bin")).agg(pl.len().alias("rows"))
     return dict(groups.sort("bin").collect(engine="streaming").iter_rows())
 
 
-def _histogram(rewards: pl.LazyFrame | None, pairs: pl.LazyFrame | None) -> Histogram | None:
-    answers = _bins(rewards, "reward")
+def _histogram(
+    rewards: pl.LazyFrame | None, pairs: pl.LazyFrame | None, compared: bool
+) -> Histogram | None:
+    shape = (COMPARED_BINS_PER_UNIT if compared else BINS_PER_UNIT, compared)
+    answers = _bins(rewards, "reward", *shape)
     if not answers:
         return None
-    return Histogram(answers, _bins(pairs, "chosen_reward"), _bins(pairs, "rejected_reward"))
+    chosen, rejected = (_bins(pairs, f"{side}_reward", *shape) for side in ("chosen", "rejected"))
+    return Histogram(answers, chosen, rejected, *shape)
 
 
 def _place(name: str, members: list[Member]) -> tuple[int, str]:

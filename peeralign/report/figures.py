@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from peeralign.report.collect import BINS_PER_UNIT, Histogram, JudgeMatrix, Overlap, Yield
+from peeralign.report.collect import Histogram, JudgeMatrix, Overlap, Yield
 from peeralign.report.scores import Exam, Score, Skill
 
 NOTHING = "\N{EN DASH}"
@@ -136,16 +136,15 @@ def reward_histogram(
             (histogram.chosen, SERIES[0], 0.75),
         )
         for counts, colour, alpha in layers:
-            lefts = [b / BINS_PER_UNIT for b in counts]
             axes.bar(
-                lefts,
+                [histogram.left(b) for b in counts],
                 list(counts.values()),
-                width=0.94 / BINS_PER_UNIT,
+                width=0.94 / histogram.per_unit,
                 align="edge",
                 color=colour,
                 alpha=alpha,
             )
-        axes.set_xlim(bins[0] / BINS_PER_UNIT, (bins[1] + 1) / BINS_PER_UNIT)
+        axes.set_xlim(histogram.left(bins[0]), histogram.left(bins[1] + 1))
         axes.set_ylim(0, top * 1.05)
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.set_title(title)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
+from peeralign.errors import PeeralignError
 from peeralign.images.load import BrokenImage, open_image
+from peeralign.judging.rubric import load_rubric
+from peeralign.judging.verdict import Form, explanation_of
+from peeralign.report.critics import Opinion, opinions, who_counts
 from peeralign.report.rows import views_of_answers
 from peeralign.report.tables import is_owned, scan, scan_owned
 from peeralign.store.run import Run
@@ -24,11 +29,12 @@ LONG_TEXT = 80
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One judge's score of an answer, or the reason there is none."""
+    """One judge's score of an answer, or the reason there is none; with what it said, if asked."""
 
     judge: str
     score: float | None
     reason: str | None
+    explanation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One preference pair. Without an image, `image_problem` says why."""
+    """One preference pair. Without an image, `image_problem` says why.
+
+    `opinions` are those of critics that compared the two answers.
+    """
 
     round: int
     pair_id: str
@@ -58,6 +67,7 @@ class Card:
     image_problem: str | None
     chosen: Answer
     rejected: Answer
+    opinions: list[Opinion]
 
     @property
     def is_long(self) -> bool:
@@ -91,13 +101,19 @@ def collect_gallery(run: Run, number: int) -> list[Card]:
     pairs = pairs.collect()
     answer_ids = [*pairs["chosen_answer_id"], *pairs["rejected_answer_id"]]
     questions = _questions(run, number, pairs["question_id"].to_list())
-    authors = _authors(run, number, answer_ids)
-    verdicts = _verdicts(run, number, answer_ids)
-    views = _views(run, number, answer_ids)
+    known = (
+        _authors(run, number, answer_ids),
+        _verdicts(run, number, answer_ids),
+        _views(run, number, answer_ids),
+        who_counts(run),
+    )
+    told = opinions(run, number, pairs)
     cards = []
     for pair in pairs.iter_rows(named=True):
-        sides = [_answer(pair, side, authors, verdicts, views) for side in ("chosen", "rejected")]
-        cards.append(_card(number, pair, questions.get(pair["question_id"], {}), *sides))
+        sides = [_answer(pair, side, *known) for side in ("chosen", "rejected")]
+        said = told.get((pair["id"], pair["owner"] or ""), [])
+        question = questions.get(pair["question_id"], {})
+        cards.append(_card(number, pair, question, (sides[0], sides[1]), said))
     return cards
 
 
@@ -107,20 +123,32 @@ def _answer(
     authors: dict[str, dict[str, int]],
     verdicts: dict[str, list[Verdict]],
     views: dict[tuple[str, str], list[str]],
+    counts: Callable[[str, str], bool],
 ) -> Answer:
     answer_id, owner = pair[f"{side}_answer_id"], pair["owner"]
+    wrote = authors.get(answer_id, {})
+    is_rewarded = pair[f"{side}_reward"] is not None
+    if owner is not None:
+        # A member that learns alone has nothing to do with who else gave the answer; draws count
+        # where judges chose among them, not where each came from a view of its own.
+        wrote = {owner: wrote.get(owner, 1) if is_rewarded else 1}
     return Answer(
         text=pair[side],
         reward=pair[f"{side}_reward"],
-        # A member that learns alone has nothing to do with who else gave the answer.
-        authors=authors.get(answer_id, {}) if owner is None else {owner: 1},
-        verdicts=verdicts.get(answer_id, []),
-        views=views.get((answer_id, owner or ""), []),
+        authors=wrote,
+        verdicts=[
+            v for v in verdicts.get(answer_id, []) if owner is None or counts(v.judge, owner)
+        ],
+        views=[] if is_rewarded else views.get((answer_id, owner or ""), []),
     )
 
 
 def _card(
-    number: int, pair: dict[str, Any], question: dict[str, Any], chosen: Answer, rejected: Answer
+    number: int,
+    pair: dict[str, Any],
+    question: dict[str, Any],
+    sides: tuple[Answer, Answer],
+    said: list[Opinion],
 ) -> Card:
     url, tiny, problem = thumbnail(question.get("image"))
     return Card(
@@ -131,8 +159,9 @@ def _card(
         image_url=url,
         image_is_tiny=tiny,
         image_problem=problem,
-        chosen=chosen,
-        rejected=rejected,
+        chosen=sides[0],
+        rejected=sides[1],
+        opinions=said,
     )
 
 
@@ -171,17 +200,35 @@ def _verdicts(run: Run, number: int, answer_ids: list[str]) -> dict[str, list[Ve
         return {}
     judges = table.select("judge").unique().sort("judge").collect(engine="streaming")["judge"]
     rows = table.filter(pl.col("answer_id").is_in(answer_ids)).select(
-        "answer_id", "judge", "score", "reason"
+        "answer_id", "judge", "score", "reason", "raw"
     )
+    form = _form(run)
     given = {
-        (answer_id, judge): Verdict(judge, score, None if score is not None else reason)
-        for answer_id, judge, score, reason in rows.collect(engine="streaming").iter_rows()
+        (row[0], row[1]): _verdict(form, *row[1:])
+        for row in rows.collect(engine="streaming").iter_rows()
     }
     absent = "no judgment"
     return {
         answer_id: [given.get((answer_id, j), Verdict(j, None, absent)) for j in judges]
         for answer_id in set(answer_ids)
     }
+
+
+def _form(run: Run) -> Form | None:
+    """What judges were to write; None where it has no explanation, or cannot be read any more."""
+    try:
+        rubric = load_rubric(str(run.manifest()["settings"]["judge"]["rubric"]))
+    except (KeyError, TypeError, OSError, PeeralignError):
+        return None
+    return rubric.form() if rubric.kind == "absolute" else None
+
+
+def _verdict(
+    form: Form | None, judge: str, score: float | None, reason: str | None, raw: str | None
+) -> Verdict:
+    if score is None:
+        return Verdict(judge, None, reason)
+    return Verdict(judge, score, None, explanation_of(raw or "", form) if form else None)
 
 
 def thumbnail(image: dict[str, Any] | None) -> tuple[str | None, bool, str | None]:

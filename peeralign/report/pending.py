@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from peeralign.report.critics import is_compared
 from peeralign.report.scores import DESCRIBED, Exam
 from peeralign.store.run import Run
 
@@ -13,6 +14,7 @@ STAGE_WORDS = {
     "questions": "questions",
     "candidates": "answers",
     "judgments": "judgments",
+    "comparisons": "comparisons",
     "rewards": "rewards",
     "pairs": "pairs",
     "members": "training",
@@ -68,13 +70,22 @@ def expected_stages(
 ) -> dict[str, list[str]]:
     """A round's stages in order, each with the folders it has (one without a name for a table).
 
-    Without judges, each learner answers and has pairs of its own. STIC's second round describes
-    the learners' own images, and makes no pairs.
+    Without judges, and with critics, each learner answers and has pairs of its own. STIC's second
+    round describes the learners' own images, and makes no pairs.
     """
     settings = manifest.get("settings", {})
     everyone = [member.name for member in members]
     learners = [member.name for member in members if member.learns]
-    if "judge" in settings:
+    if manifest["recipe"] == "llava_critic":
+        verdicts = "comparisons" if is_compared(manifest) else "judgments"
+        stages = {
+            "questions": [""],
+            "candidates": learners,
+            verdicts: [member.name for member in members if member.judges],
+            "rewards": learners,
+            "pairs": learners,
+        }
+    elif "judge" in settings:
         stages = {
             "questions": [""],
             "candidates": [member.name for member in members if member.answers],

@@ -9,22 +9,32 @@ import polars as pl
 from peeralign.errors import PeeralignError, nearest
 from peeralign.records import (
     CANDIDATE_SCHEMA,
+    COMPARISON_SCHEMA,
     JUDGMENT_SCHEMA,
     PAIR_SCHEMA,
     QUESTION_SCHEMA,
     REWARD_SCHEMA,
 )
+from peeralign.report.critics import with_author
 from peeralign.report.tables import is_owned, scan, scan_owned
 from peeralign.store.run import Run
 
 SCHEMAS = {
     "candidates": CANDIDATE_SCHEMA,
     "judgments": JUDGMENT_SCHEMA,
+    "comparisons": COMPARISON_SCHEMA,
     "rewards": REWARD_SCHEMA,
     "pairs": PAIR_SCHEMA,
 }
+# Of a comparison.
+SIDES = ("first", "second")
 # What a row lacks when it is "unscored".
-RESULT = {"candidates": "text", "judgments": "score", "rewards": "reward"}
+RESULT = {
+    "candidates": "text",
+    "judgments": "score",
+    "comparisons": "preference",
+    "rewards": "reward",
+}
 
 
 def select_rows(
@@ -39,10 +49,10 @@ def select_rows(
     """Rows of one of a run's tables with round, question and category, in the order asked.
 
     `question` is an id, or text in any case that the question holds. `member` is the author of a
-    candidate, the judge of a judgment, or an author of a reward's or a pair's answers. Judgments
-    get the answer's text, rewards and pairs their authors; unscored rewards the judges' reasons
-    and replies; pairs between one member's answers the views they came from. Raises PeeralignError
-    for a table, round, member or category that is not there.
+    candidate, the judge of a judgment or comparison, or an author of a reward's or a pair's
+    answers. Judgments and comparisons get the answers' texts, rewards and pairs their authors;
+    unscored rewards the judges' reasons and replies; pairs between one member's answers the views
+    they came from. Raises PeeralignError for a table, round, member or category that is not there.
     """
     run = Run.existing(folder)
     if table not in SCHEMAS:
@@ -96,7 +106,7 @@ def _rounds(run: Run, wanted: int | None) -> list[int]:
 def _check_member(run: Run, rounds: list[int], member: str) -> None:
     known = [entry["name"] for entry in run.manifest().get("settings", {}).get("members", [])]
     for number in rounds:
-        for stage in ("candidates", "judgments"):
+        for stage in ("candidates", "judgments", "comparisons"):
             folders = sorted((run.round_folder(number) / stage).glob("*/"))
             known += [folder.name for folder in folders]
     if member not in known:
@@ -119,7 +129,7 @@ def _check_category(run: Run, rounds: list[int], category: str) -> None:
 def _by_member(table: str, member: str) -> pl.Expr:
     if table == "candidates":
         return pl.col("author") == member
-    if table == "judgments":
+    if table in ("judgments", "comparisons"):
         return pl.col("judge") == member
     if table == "rewards":
         return pl.col("authors").list.contains(member)
@@ -152,15 +162,14 @@ def _with_question(run: Run, number: int, rows: pl.LazyFrame) -> pl.LazyFrame:
 def _round_rows(run: Run, number: int, table: str, kept: pl.Expr, unscored: bool) -> pl.LazyFrame:
     rows = _with_answers(run, number, table)
     if unscored and table == "rewards":
-        rows = rows.join(_why_unscored(run, number), on="answer_id", how="left").with_columns(
-            pl.col("reason").fill_null("no judge was asked")
-        )
+        rows = _with_reasons(run, number, rows)
     columns = rows.collect_schema().names()
     order = {
         "candidates": ("author", "draw", "view"),
         "judgments": ("answer_id", "judge"),
-        "rewards": ("answer_id",),
-        "pairs": ("id",),
+        "comparisons": ("first_id", "second_id", "judge", "order"),
+        "rewards": ("answer_id", pl.col("authors").list.first()),
+        "pairs": ("id", pl.col("chosen_authors").list.first()),
     }[table]
     return (
         _with_question(run, number, rows)
@@ -188,8 +197,19 @@ def _with_answers(run: Run, number: int, table: str) -> pl.LazyFrame:
     )
     if table == "judgments":
         return rows.join(answers.select("answer_id", "answer"), on="answer_id", how="left")
+    if table == "comparisons":
+        for side in SIDES:
+            texts = answers.select(
+                pl.col("answer_id").alias(f"{side}_id"), pl.col("answer").alias(side)
+            )
+            rows = rows.join(texts, on=f"{side}_id", how="left")
+        return rows
     authors = answers.select("answer_id", "authors")
     if table == "rewards":
+        owned = scan_owned(run, number, "rewards")
+        if owned is not None and is_owned(run, number, "rewards"):
+            # A learner that is chosen from alone has rewards of its own.
+            return owned.with_columns(authors=pl.concat_list("owner")).drop("owner")
         return rows.join(authors, on="answer_id", how="left")
     for side in ("chosen", "rejected"):
         named = authors.rename({"answer_id": f"{side}_answer_id", "authors": f"{side}_authors"})
@@ -221,10 +241,28 @@ def views_of_answers(candidates: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _why_unscored(run: Run, number: int) -> pl.LazyFrame:
-    """For each answer, its judges' reasons and replies: one "judge: reason" a judge."""
-    lacking = _scan(run, number, "judgments").filter(pl.col("score").is_null()).sort("judge")
-    return lacking.group_by("answer_id", maintain_order=True).agg(
-        pl.format("{}: {}", "judge", pl.col(name).fill_null("")).str.join("; ").alias(name)
+def _with_reasons(run: Run, number: int, rewards: pl.LazyFrame) -> pl.LazyFrame:
+    """Rewards with their judges' reasons and replies: one "judge: reason" a judge.
+
+    A critic that compared an answer with several others has its distinct ones.
+    """
+    judged = _scan(run, number, "judgments").filter(pl.col("score").is_null())
+    compared = _scan(run, number, "comparisons").filter(pl.col("preference").is_null())
+    key, told = ["answer_id"], ["judge", "reason", "raw"]
+    if is_owned(run, number, "rewards"):
+        # What was said of others' answers is no reason for a learner's own reward.
+        key.append("author")
+        wrote = _scan(run, number, "candidates").drop_nulls("text").select(*reversed(key)).unique()
+        judged, compared = judged.join(wrote, on="answer_id"), with_author(compared, wrote)
+        rewards = rewards.with_columns(author=pl.col("authors").list.first())
+    sides = [compared.rename({f"{side}_id": "answer_id"}).select(*key, *told) for side in SIDES]
+    lacking = pl.concat([judged.select(*key, *told), *sides]).sort(told)
+    reasons = lacking.group_by(key, maintain_order=True).agg(
+        pl.format("{}: {}", "judge", pl.col(name).fill_null(""))
+        .unique(maintain_order=True)
+        .str.join("; ")
+        .alias(name)
         for name in ("reason", "raw")
     )
+    why = pl.col("reason").fill_null("no judge was asked")
+    return rewards.join(reasons, on=key, how="left").with_columns(why).drop(key[1:])

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from peeralign.errors import PeeralignError
+from peeralign.judging.verdict import CHOICE_VALUES
 from peeralign.report.rows import RESULT
 
 _SIDES = [
@@ -27,15 +28,19 @@ _SIDES = [
 SHOWN = {
     "candidates": ("round", "category", "question", "author", "draw", "view", "text", "reason"),
     "judgments": ("round", "category", "question", "answer", "judge", "score", "axes", "reason"),
+    "comparisons": (
+        *("round", "question", "first", "second", "order", "judge", "verdict", "preference"),
+        *("explanation", "reason"),
+    ),
     "rewards": ("round", "category", "question", "text", "authors", "reward", "variance", "reason"),
     "pairs": ("round", "question", *_SIDES),
 }
 MAX_CELL_CHARACTERS = 200
 NOTHING = "-"
 DESCRIBING = "describing first"
-COUNTS = ("questions", "candidates", "judgments", "unscored", "pairs")
-# These are left out where no judge was asked.
-JUDGED = ("judgments", "unscored")
+COUNTS = ("questions", "candidates", "judgments", "comparisons", "unscored", "pairs")
+# These are left out where there are none; and what is unscored, where there is neither.
+VERDICTS = ("judgments", "comparisons")
 # Control characters, and the marks that reverse the direction of what follows.
 _CONTROLS = {
     **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
@@ -83,7 +88,7 @@ def _member_table(rounds: list[dict[str, Any]], mean: str | None) -> Table:
         for key, label in (("members", name), ("described", f"{name}, {DESCRIBING}")):
             means = [entry.get(key, {}).get(name, {}).get("mean") for entry in rounds]
             if key == "members" or any(score is not None for score in means):
-                table.add_row(_plain(label), *_score_cells(means))
+                table.add_row(plain(label), *_score_cells(means))
     if mean:
         table.add_section()
         panel = [entry["panel_mean"] for entry in rounds]
@@ -99,7 +104,7 @@ def _skill_table(rounds: list[dict[str, Any]], key: str = "members") -> Table:
             found = _skill_scores(entry, skill, key).values()
             scores = [score for score in found if score is not None]
             means.append(sum(scores) / len(scores) if scores else None)
-        table.add_row(_plain(skill), *_score_cells(means))
+        table.add_row(plain(skill), *_score_cells(means))
     return table
 
 
@@ -108,27 +113,28 @@ def _change_table(first: dict[str, Any], last: dict[str, Any]) -> Table:
     table.add_column(f"{_when(first)} -> {_when(last)}")
     members = _names(entry["members"] for entry in (first, last))
     for name in members:
-        table.add_column(_plain(name), justify="right")
+        table.add_column(plain(name), justify="right")
     for skill in _skills([first, last]):
         before, after = _skill_scores(first, skill), _skill_scores(last, skill)
         cells = [f"{_percent(before.get(n))} -> {_percent(after.get(n))}" for n in members]
-        table.add_row(_plain(skill), *cells)
+        table.add_row(plain(skill), *cells)
     return table
 
 
 def _count_table(rounds: list[dict[str, Any]]) -> Table:
-    judged = any(entry["counts"][name] for entry in rounds for name in JUDGED)
-    shown = [name for name in COUNTS if judged or name not in JUDGED]
+    given = {n for n in VERDICTS if any(entry["counts"].get(n) for entry in rounds)}
+    absent = {*VERDICTS} - given | (set() if given else {"unscored"})
+    shown = [name for name in COUNTS if name not in absent]
     table = Table()
     table.add_column("round")
     for name in (*shown, "seconds"):
         table.add_column(name, justify="right")
     spent = [sum(entry["seconds"].values()) for entry in rounds]
     for entry, seconds in zip(rounds, spent, strict=True):
-        counts = [f"{entry['counts'][name]:,}" for name in shown]
+        counts = [f"{entry['counts'].get(name, 0):,}" for name in shown]
         table.add_row(str(entry["round"]), *counts, f"{seconds:,.1f}")
     table.add_section()
-    totals = [f"{sum(entry['counts'][name] for entry in rounds):,}" for name in shown]
+    totals = [f"{sum(entry['counts'].get(name, 0) for entry in rounds):,}" for name in shown]
     table.add_row("all", *totals, f"{sum(spent):,.1f}", style="bold")
     return table
 
@@ -216,6 +222,12 @@ def _row_table(rows: pl.DataFrame, table: str) -> Table:
     if "chosen_views" in names:
         # Both sides of such a pair are one member's.
         names.remove("rejected_authors")
+        views = rows["chosen_views"].list.concat(rows["rejected_views"]).explode()
+        if views.n_unique() == 1:
+            names = [name for name in names if not name.endswith("_views")]
+    if "preference" in names and rows["preference"].drop_nulls().is_in(CHOICE_VALUES).all():
+        # It says no more than the verdict.
+        names.remove("preference")
     if "view" in names and rows["view"].n_unique() == 1:
         names.remove("view")
     drawn = Table(show_edge=False)
@@ -238,11 +250,12 @@ def _cell(value: Any) -> Text:
     if isinstance(value, float):
         return Text(f"{value:.3f}")
     if isinstance(value, list):
-        return _plain(" ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in value))
-    return _plain(str(value))
+        return plain(" ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in value))
+    return plain(str(value))
 
 
-def _plain(text: str) -> Text:
+def plain(text: str) -> Text:
+    """A text that users or models wrote, cut short, for a cell of one line."""
     if len(text) > MAX_CELL_CHARACTERS:
         text = text[:MAX_CELL_CHARACTERS] + "..."
     return Text(text.translate(_CONTROLS), no_wrap=True, overflow="ellipsis")

@@ -262,7 +262,12 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 # Section of the settings -> the first stage whose result depends on it, in the order of a round.
 _FIRST_TOUCHED = {
+    "file": "rows",
+    "content": "rows",
+    "image_root": "rows",
+    "max_image_pixels": "rows",
     "seed": "questions",
+    "sources": "questions",
     "pool": "questions",
     "questions_per_round": "questions",
     "images": "questions",
@@ -274,6 +279,9 @@ _FIRST_TOUCHED = {
     "misleading_share": "answers",
     "wave_questions": "answers",
     "judge": "judgments",
+    "judges": "judgments",
+    "rewards": "judgments",
+    "rubric": "judgments",
     "aggregate": "rewards",
     "curate": "pairs",
     "train": "training",

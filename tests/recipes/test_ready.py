@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from peeralign.config import build, lay_over, read_toml
-from peeralign.recipes import pop, seva, stic
+from peeralign.judging.rubric import load_rubric
+from peeralign.recipes import critic_data, llava_critic, pop, seva, stic
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 READY = sorted(RECIPES.glob("*.toml"))
+SOURCES = sorted((RECIPES / "sources").glob("*.toml"))
 FRAGMENTS = sorted((RECIPES / "fragments").glob("*.toml"))
 # A panel has peers; the others learn from their own answers.
-MODULES = {"pop": (pop, 2), "seva": (seva, 1), "stic": (stic, 1)}
+MODULES = {"pop": (pop, 2), "seva": (seva, 1), "stic": (stic, 1), "llava_critic": (llava_critic, 1)}
 
 
 def _build(settings: dict[str, Any], path: Path) -> Any:
@@ -31,6 +33,15 @@ def test_it_builds(path: Path) -> None:
 def test_there_are_some() -> None:
     assert {read_toml(path)["recipe"] for path in READY} == set(MODULES)
     assert [path.stem for path in FRAGMENTS] == ["fsdp2", "zero3"]
+    assert [path.stem for path in SOURCES] == ["classroom", "llava-critic-7b"]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_sources_build(path: Path) -> None:
+    config = build(critic_data.Config, read_toml(path), path.name)
+    for source in config.sources:
+        for name in filter(None, (source.pointwise, source.pairwise)):
+            assert not load_rubric(name).needs_reference or source.answers
 
 
 @pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda path: path.stem)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+from report.compared import EXPLANATION, write_critic_run
 from report.contrasted import write_overlap, write_seva
 
 from peeralign.report import write_report
@@ -127,6 +128,21 @@ def test_pairs_between_views(browser: Browser, tmp_path: Path, write: SimpleName
     assert visible_cards(page) == [COLOUR]
     page.select_option("#filter-author", "ben")
     assert visible_cards(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert errors == []
+    page.close()
+
+
+def test_what_critics_said(browser: Browser, tmp_path: Path, write: SimpleNamespace) -> None:
+    run = write_critic_run(tmp_path / "critic", write.questions)
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(write_report(run.folder).as_uri())
+    assert page.evaluate("window.hacked") is None
+    assert page.locator(".said").first.inner_text() == EXPLANATION
+    page.select_option("#filter-author", "ben")
+    assert page.locator(".card:visible .chosen blockquote").all_inner_texts() == ["bar"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     assert errors == []
     page.close()

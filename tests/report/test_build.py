@@ -122,6 +122,13 @@ def test_empty_run(new_run: NewRun) -> None:
     assert "No preference pairs yet." in page.text
 
 
+@pytest.mark.parametrize("recipe", ["judge", "judge-eval", "critic-data", "sft", "prefer"])
+def test_folders_without_rounds_have_no_report(recipe: str, tmp_path: Path) -> None:
+    Run.open(tmp_path / "other", recipe, {}, 0)
+    with pytest.raises(PeeralignError, match=f"holds no rounds .* made by '{recipe}'; give"):
+        write_report(tmp_path / "other")
+
+
 def test_every_stop_gives_a_page(new_run: NewRun, write: SimpleNamespace) -> None:
     run = new_run()
     for member in ("ada", "ben"):
