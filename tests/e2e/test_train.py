@@ -63,7 +63,10 @@ def kill_when(workplace: Any, command: list[str], appears: Path) -> None:
     process.wait()
 
 
-@pytest.mark.parametrize("settings", [{}, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param({}, id="full"), pytest.param(LORA, id="lora", marks=pytest.mark.slow)],
+)
 def test_killed_in_the_middle_of_an_epoch(
     workplace: Any, data: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
