@@ -7,9 +7,29 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from peeralign.recipes import grade, llava_critic, pop, prefer, seva, sft, stic
+    from peeralign.recipes import (
+        critic_data,
+        grade,
+        judge_set,
+        llava_critic,
+        pop,
+        prefer,
+        seva,
+        sft,
+        stic,
+    )
 
-__all__ = ["grade", "llava_critic", "pop", "prefer", "seva", "sft", "stic"]
+__all__ = [
+    "critic_data",
+    "grade",
+    "judge_set",
+    "llava_critic",
+    "pop",
+    "prefer",
+    "seva",
+    "sft",
+    "stic",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -29,7 +29,6 @@ from peeralign.progress import Reporter
 from peeralign.records import (
     CANDIDATE_SCHEMA,
     COMPARISON_SCHEMA,
-    IMAGE_DTYPE,
     JUDGMENT_SCHEMA,
     QUESTION_SCHEMA,
     make_id,
@@ -41,14 +40,14 @@ from peeralign.stages.critic_samples import SAMPLE_SCHEMA, balance, reasonless, 
 from peeralign.stages.generate import GenerateConfig, check_sampler, distinct_answers, generate
 from peeralign.stages.judge import JudgeConfig, judge
 from peeralign.stages.preference_rewards import all_pairs
+from peeralign.store.answers import read_key
 from peeralign.store.preferences import reason_counts
 from peeralign.store.questions import PoolConfig, check_images, draw_questions, read_pool
-from peeralign.store.rated import read_rated_set
+from peeralign.store.rated import IMAGES_SCHEMA, read_rated_set
 from peeralign.store.run import Run, Stage, write_json, write_table
 
 Summary = dict[str, Any]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-_IMAGES = pl.Schema({"question_id": pl.String, "image": IMAGE_DTYPE})
 
 
 class Source(BaseModel):
@@ -138,11 +137,17 @@ def make_critic_data(
     Run.check_usable(folder)
     with meet(folder):
         on_main("checks", lambda: _check(config))
-        settings = config.model_dump(mode="json")
+        settings = {**config.model_dump(mode="json"), "rubric": _rubric_digests(config)}
         on_main("beginning", lambda: Run.open(folder, "critic-data", settings, config.seed))
         for source in config.sources:
             _Source(source, config, folder, reporter or Reporter()).fill()
         return on_main("critic data", lambda: _finish(config, folder))
+
+
+def _rubric_digests(config: CriticDataConfig) -> dict[str, str]:
+    """Of each rubric its content: a file that has changed since would make half of the samples."""
+    named = [name for source in config.sources for name in (source.pointwise, source.pairwise)]
+    return {name: make_id(load_rubric(name).model_dump_json()) for name in named if name}
 
 
 def _check(config: CriticDataConfig) -> None:
@@ -265,7 +270,7 @@ class _Source:
 
     def _key(self) -> pl.DataFrame:
         assert self.source.answers is not None
-        return teaching.read_key(self.source.answers)
+        return read_key(self.source.answers)
 
     def _write(self) -> None:
         lost: Counter[str] = Counter()
@@ -281,7 +286,7 @@ class _Source:
         table = table.unique("id", keep="first", maintain_order=True)
         used = images.select("question_id", "image").unique("question_id", maintain_order=True)
         used = used.join(table.select("question_id").unique(), on="question_id", how="semi")
-        self.stage("images").write_shard(0, used.select(_IMAGES.names()))
+        self.stage("images").write_shard(0, used.select(IMAGES_SCHEMA.names()))
         stage = self.stage("samples")
         stage.write_shard(0, table)
         stage.finish(samples=len(table), left_out=dict(lost.most_common()))
@@ -332,16 +337,13 @@ class _Source:
         samples += teaching.written_samples(where, given.written)
         if given.close:
             lost["pairs rated too close"] += given.close
-        images = pl.concat(
-            [table.select("question_id", "image") for table in (given.pairs, given.written)]
-        )
-        return samples, images, {"reasons": reason_counts(given.set_aside)}
+        return samples, given.images, {"reasons": reason_counts(given.set_aside)}
 
 
 def _finish(config: CriticDataConfig, out: Path) -> Summary:
     folders = {source.name: out / "sources" / source.name for source in config.sources}
     samples = pl.concat([Stage(f / "samples").read(SAMPLE_SCHEMA) for f in folders.values()])
-    images = pl.concat([Stage(f / "images").read(_IMAGES) for f in folders.values()])
+    images = pl.concat([Stage(f / "images").read(IMAGES_SCHEMA) for f in folders.values()])
     samples = samples.unique("id", keep="first", maintain_order=True)
     kinds = {
         "pointwise": config.pointwise_samples,

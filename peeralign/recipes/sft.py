@@ -2,7 +2,7 @@
 
 Stage I (`align`) trains the projector on captions; stage II (`sft`) trains projector and language
 model on instructions (Panel of Peers, Table A.1). `critic` trains the whole model on judgements and
-reasons (LLaVA-Critic, section 3.3).
+reasons (LLaVA-Critic, section 4.1).
 """
 
 from __future__ import annotations

@@ -6,12 +6,10 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from peeralign.errors import PeeralignError, nearest
 from peeralign.judging.rubric import Rubric
 from peeralign.judging.verdict import explanation_of
 from peeralign.records import make_id, normalise_answer, seed_of
@@ -25,8 +23,6 @@ from peeralign.stages.critic_samples import (
     pointwise_sample,
     reasonless,
 )
-from peeralign.store.files import listed
-from peeralign.store.rows import open_rows, text_id
 
 Lost = Counter[str]
 # Two answers, each with whether it is right.
@@ -50,25 +46,6 @@ class Questions:
             name: Asked(self.source, self.scenario, name, text, key.get(name))
             for name, text in self.table.select("id", "text").iter_rows()
         }
-
-
-def read_key(path: str) -> pl.DataFrame:
-    """Exact answers by question: id, answer (both text). Raises PeeralignError if it has none."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise PeeralignError(f"no answers at {path}; give a Parquet or JSONL file of id and answer")
-    columns, rows = open_rows(file, {"id", "answer"})
-    for name in ("id", "answer"):
-        if name not in columns:
-            raise PeeralignError(
-                f"{path} has no column '{name}', only {listed(columns) or 'none'}"
-                f"{nearest(name, columns)}"
-            )
-    found = [(text_id(row.get("id")), text_id(row.get("answer"))) for row in rows]
-    known = {name: answer for name, answer in found if name is not None and answer is not None}
-    if not known:
-        raise PeeralignError(f"{path} holds no row with an id and an answer")
-    return pl.DataFrame({"id": list(known), "answer": list(known.values())})
 
 
 def _kept(lost: Lost, make: Callable[..., Row], *args: Any) -> Iterator[Row]:
@@ -208,7 +185,7 @@ def rated_samples(
     """People's or raters' pairs (RATED_SCHEMA), of which they gave no reason."""
     samples: list[Row] = []
     for (name,), rows in pairs.group_by("question_id", maintain_order=True):
-        found = rows.drop("image").to_dicts()
+        found = rows.to_dicts()
         found.sort(key=lambda row: seed_of("pair", seed, name, row["first"], row["second"]))
         for row in found[:pairs_per_question]:
             about = Asked(*where, str(name), row["question"])
@@ -236,5 +213,5 @@ def written_samples(where: tuple[str, str], written: pl.DataFrame) -> list[Row]:
             "prompt": row["prompt"],
             "response": row["response"],
         }
-        for row in written.drop("image").iter_rows(named=True)
+        for row in written.iter_rows(named=True)
     ]

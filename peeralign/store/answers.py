@@ -1,4 +1,4 @@
-"""Read a user's own answers to be judged: images with a question and one answer, or two.
+"""Read a user's own answers to be judged, with a question and one answer or two; exact answers.
 
 A row that cannot be judged is set aside with a reason; only a file without any usable row is an
 error. Nothing but the named columns is read.
@@ -101,6 +101,25 @@ def read_answers(
         why = f": row {set_aside[0]['row']}: {set_aside[0]['reason']}" if set_aside else ""
         raise PeeralignError(f"{path} holds no usable row{why}; {_needed(asked)}")
     return given
+
+
+def read_key(path: str) -> pl.DataFrame:
+    """Exact answers by question: id, answer (both text). Raises PeeralignError if it has none."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise PeeralignError(f"no answers at {path}; give a Parquet or JSONL file of id and answer")
+    columns, rows = open_rows(file, {"id", "answer"})
+    for name in ("id", "answer"):
+        if name not in columns:
+            raise PeeralignError(
+                f"{path} has no column '{name}', only {listed(columns) or 'none'}"
+                f"{nearest(name, columns)}"
+            )
+    found = [(text_id(row.get("id")), text_id(row.get("answer"))) for row in rows]
+    known = {name: answer for name, answer in found if name is not None and answer is not None}
+    if not known:
+        raise PeeralignError(f"{path} holds no row with an id and an answer")
+    return pl.DataFrame({"id": list(known), "answer": list(known.values())})
 
 
 def _read_chunk(

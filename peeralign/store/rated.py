@@ -33,7 +33,6 @@ from peeralign.store.rows import ImageReader, Row, open_rows, text_id
 RATED_SCHEMA = pl.Schema(
     {
         "question_id": pl.String,
-        "image": IMAGE_DTYPE,
         "question": pl.String,
         "first": pl.String,
         "second": pl.String,
@@ -41,9 +40,9 @@ RATED_SCHEMA = pl.Schema(
         "gap": pl.Float64,
     }
 )
-WRITTEN_SCHEMA = pl.Schema(
-    {"question_id": pl.String, "image": IMAGE_DTYPE, "prompt": pl.String, "response": pl.String}
-)
+WRITTEN_SCHEMA = pl.Schema({"question_id": pl.String, "prompt": pl.String, "response": pl.String})
+# Apart from both, since a question may have many pairs.
+IMAGES_SCHEMA = pl.Schema({"question_id": pl.String, "image": IMAGE_DTYPE})
 _IMAGE_COLUMNS = ("image", "images", "img_path", "image_path")
 _QUESTIONS = (*QUESTION_COLUMNS, "instruction")
 _ANSWERS = ("completions", "output_1", "output_2", "preference", "chosen", "rejected", "text")
@@ -55,11 +54,13 @@ _MAX_ANSWERS = 64
 class RatedSet:
     """What a file holds: `pairs` (RATED_SCHEMA), or `written` judgements (WRITTEN_SCHEMA).
 
-    `set_aside` has id and reason; `close` counts the pairs of ratings too close to prefer one.
+    `images` (IMAGES_SCHEMA) has each question's image, `set_aside` id and reason; `close` counts
+    the pairs of ratings too close to prefer one.
     """
 
     pairs: pl.DataFrame
     written: pl.DataFrame
+    images: pl.DataFrame
     set_aside: pl.DataFrame
     close: int
 
@@ -100,6 +101,7 @@ def read_rated_set(
     images = ImageReader(ImageRoot(root), max_image_pixels)
     pairs: list[Row] = []
     written: list[Row] = []
+    image_of: dict[str, Row] = {}
     set_aside: list[tuple[str, str]] = []
     close = 0
     for number, row in enumerate(rows, start=1):
@@ -110,7 +112,8 @@ def read_rated_set(
             set_aside.append((text_id(row.get("id")) or f"row {number}", str(reason)))
             continue
         close += found.close
-        about = {"question_id": make_id("rated", found.question, key), "image": image}
+        about = {"question_id": make_id("rated", found.question, key)}
+        image_of.setdefault(about["question_id"], image)
         names = ("first", "second", "is_tie", "gap")
         pairs += [
             {**about, "question": found.question, **dict(zip(names, pair, strict=True))}
@@ -127,6 +130,7 @@ def read_rated_set(
             ["question_id", "first", "second"], keep="first", maintain_order=True
         ),
         pl.DataFrame(written, schema=WRITTEN_SCHEMA),
+        pl.DataFrame(list(image_of.items()), schema=IMAGES_SCHEMA, orient="row"),
         aside,
         close,
     )

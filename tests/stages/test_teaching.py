@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pytest
 
-from peeralign.errors import PeeralignError
 from peeralign.judging.rubric import Rubric, load_rubric
 from peeralign.records import COMPARISON_SCHEMA, JUDGMENT_SCHEMA
 from peeralign.stages.teaching import (
@@ -19,7 +16,6 @@ from peeralign.stages.teaching import (
     exact_samples,
     judged_samples,
     rated_samples,
-    read_key,
     written_samples,
 )
 from peeralign.store.rated import RATED_SCHEMA, WRITTEN_SCHEMA
@@ -196,17 +192,3 @@ def test_written_judgements_stay_as_they_are() -> None:
     (sample,) = written_samples(("s", "c"), pl.DataFrame([row], schema=WRITTEN_SCHEMA))
     assert (sample["prompt"], sample["response"]) == ("Grade", "7, since")
     assert (sample["kind"], sample["source"], sample["scenario"]) == ("written", "s", "c")
-
-
-def test_a_key_is_read_as_text(tmp_path: Path) -> None:
-    path = tmp_path / "key.jsonl"
-    path.write_text('{"id": 1, "answer": 3}\n{"id": "b", "answer": null}\n')
-    assert read_key(str(path)).rows() == [("1", "3")]
-    path.write_text('{"id": 1, "anwser": 3}\n')
-    with pytest.raises(PeeralignError, match="has no column 'answer', only id, anwser; did you"):
-        read_key(str(path))
-    with pytest.raises(PeeralignError, match="give a Parquet or JSONL file of id and answer"):
-        read_key(str(tmp_path / "none"))
-    path.write_text('{"id": 1, "answer": " "}\n')
-    with pytest.raises(PeeralignError, match="holds no row with an id and an answer"):
-        read_key(str(path))

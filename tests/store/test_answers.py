@@ -11,7 +11,7 @@ import pytest
 from store.pictures import picture
 
 from peeralign.errors import PeeralignError
-from peeralign.store.answers import ASKED_SCHEMA, ONE, TWO, GivenAnswers, read_answers
+from peeralign.store.answers import ASKED_SCHEMA, ONE, TWO, GivenAnswers, read_answers, read_key
 
 
 def written(folder: Path, rows: list[dict[str, Any]], name: str = "answers.jsonl") -> str:
@@ -152,3 +152,17 @@ def test_the_digest_is_of_what_is_judged(folder: Path) -> None:
     assert read(folder, row(), row(answer="a dot")).digest != one
     assert read(folder, row(), row(answer="a dog", question="who?")).digest != one
     assert read(folder, row(), row(answer="a dog", image="b.png")).digest != one
+
+
+def test_a_key_is_read_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "key.jsonl"
+    path.write_text('{"id": 1, "answer": 3}\n{"id": "b", "answer": null}\n')
+    assert read_key(str(path)).rows() == [("1", "3")]
+    path.write_text('{"id": 1, "anwser": 3}\n')
+    with pytest.raises(PeeralignError, match="has no column 'answer', only id, anwser; did you"):
+        read_key(str(path))
+    with pytest.raises(PeeralignError, match="give a Parquet or JSONL file of id and answer"):
+        read_key(str(tmp_path / "none"))
+    path.write_text('{"id": 1, "answer": " "}\n')
+    with pytest.raises(PeeralignError, match="holds no row with an id and an answer"):
+        read_key(str(path))

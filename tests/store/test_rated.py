@@ -58,7 +58,7 @@ def test_ratings_far_apart_are_pairs_and_equal_ones_ties(folder: Path) -> None:
         ("a dog", "a hen", True, 0.0),
     ]
     assert given.close == 2
-    assert given.pairs["image"].to_list()[0]["path"] == str((folder / "a.png").resolve())
+    assert given.images["image"].to_list()[0]["path"] == str((folder / "a.png").resolve())
     assert given.pairs["question_id"].n_unique() == 1
 
 

@@ -164,7 +164,8 @@ def test_it_samples_if_the_generation_config_says_so(
 
 def test_the_check_knows_the_served_model_from_another(url: str, engine: ServerEngine) -> None:
     engine.check()
-    other = ServerEngine("other-model", Server(base_url=url, max_retries=0))
+    # A busy server cuts a connection now and then; only its answer counts.
+    other = ServerEngine("other-model", Server(base_url=url, max_retries=2))
     with pytest.raises(PeeralignError, match=r"no answer from 'other-model' .*is pinned to"):
         other.check()
     other.close()
