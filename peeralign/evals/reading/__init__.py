@@ -1,0 +1,1 @@
+"""How replies are read: option letters, yes or no, numbers, and texts made comparable."""
