@@ -246,6 +246,7 @@ DEMONSTRATION_SCHEMA = pl.Schema(
         "exchanges": pl.List(pl.Struct({"prompt": pl.String, "response": pl.String})),
     }
 )
+# An item whose image cannot be opened has no score, and a `reason`.
 EXAM_SCHEMA = pl.Schema(
     {
         "item_id": pl.String,
@@ -254,6 +255,7 @@ EXAM_SCHEMA = pl.Schema(
         "question": pl.String,
         "prediction": pl.String,
         "score": pl.Float64,
+        "reason": pl.String,
     }
 )
 # Images as points: `kind` is "training" or "exam", which alone has categories.

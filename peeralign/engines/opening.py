@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
 from peeralign.describing.prompts import load_prompts
-from peeralign.engines.base import Engine
+from peeralign.engines.base import AnswerRequest, Draw, Engine, JudgeRequest, Readout, Sampling
+from peeralign.judging.verdict import Verdict
 from peeralign.panel import Member
 
 
@@ -36,6 +40,38 @@ def _open(member: Member, min_label_mass: float) -> Engine:
         member.trust_remote_code,
         min_label_mass,
     )
+
+
+class _Borrowed:
+    """An engine whose closing is left to whoever lent it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def answer(self, requests: Sequence[AnswerRequest], sampling: Sampling) -> list[list[Draw]]:
+        return self.engine.answer(requests, sampling)
+
+    def judge(self, requests: Sequence[JudgeRequest], readout: Readout) -> list[list[Verdict]]:
+        return self.engine.judge(requests, readout)
+
+    def close(self) -> None: ...
+
+
+@contextmanager
+def kept_open(open_one: Callable[[Member], Engine]) -> Iterator[Callable[[Member], Engine]]:
+    """`open_one` for several stages of one member: it is loaded once, if one of them has work."""
+    held: list[_Borrowed] = []
+
+    def lend(member: Member) -> Engine:
+        if not held:
+            held.append(_Borrowed(open_one(member)))
+        return held[0]
+
+    try:
+        yield lend
+    finally:
+        for borrowed in held:
+            borrowed.engine.close()
 
 
 def check_member(member: Member) -> None:

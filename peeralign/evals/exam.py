@@ -14,11 +14,13 @@ import polars as pl
 
 from peeralign.engines.base import Engine, Sampling
 from peeralign.errors import PeeralignError, nearest
+from peeralign.images.load import BrokenImage
 from peeralign.panel import Panel
 from peeralign.progress import Reporter
 from peeralign.records import EXAM_SCHEMA, IMAGE_DTYPE, normalise_answer
 from peeralign.stages.blocks import EngineFactory, fill_stage
 from peeralign.stages.generate import answer_block, as_asked
+from peeralign.store.preferences import reason_counts
 from peeralign.store.run import Stage
 
 EXAM_FILE_SCHEMA = pl.Schema(
@@ -72,24 +74,18 @@ def sit_exam(
     max_new_tokens: int,
     reporter: Reporter,
 ) -> None:
-    """Every member answers every item greedily; exact match after normalising scores 1, else 0."""
+    """Every member answers every item greedily; exact match after normalising scores 1, else 0.
+
+    An item whose image cannot be opened is nobody's mistake and has no score.
+    """
     for member in panel.members:
 
         def work(engine: Engine, block: pl.DataFrame) -> pl.DataFrame:
             sampling = Sampling(max_new_tokens=max_new_tokens)
             given = answer_block(engine, as_asked(block), "", sampling, 0)
-            texts = dict(given.select("question_id", "text").iter_rows())
-            graded = [
-                {
-                    "item_id": item["id"],
-                    "skill": item["skill"],
-                    "category": item["category"],
-                    "question": item["text"],
-                    "prediction": texts[item["id"]],
-                    "score": exact_match(texts[item["id"]], item["answer"]),
-                }
-                for item in block.drop("image").iter_rows(named=True)
-            ]
+            replies = {row["question_id"]: row for row in given.iter_rows(named=True)}
+            items = block.drop("image").iter_rows(named=True)
+            graded = [_graded(item, replies[item["id"]]) for item in items]
             return pl.DataFrame(graded, schema=EXAM_SCHEMA)
 
         fill_stage(
@@ -104,6 +100,19 @@ def sit_exam(
         )
 
 
+def _graded(item: dict[str, Any], reply: dict[str, Any]) -> dict[str, Any]:
+    is_unseen = (reply["reason"] or "").startswith(BrokenImage.__name__)
+    return {
+        "item_id": item["id"],
+        "skill": item["skill"],
+        "category": item["category"],
+        "question": item["text"],
+        "prediction": reply["text"],
+        "score": None if is_unseen else exact_match(reply["text"], item["answer"]),
+        "reason": reply["reason"],
+    }
+
+
 def exact_match(prediction: str | None, answer: str) -> float:
     """1.0 if the texts are equal after folding case and white space, else 0.0."""
     return float(
@@ -112,12 +121,21 @@ def exact_match(prediction: str | None, answer: str) -> float:
 
 
 def skill_scores(graded: pl.DataFrame) -> dict[str, Any]:
-    """{"mean": mean over skills, "skills": {skill: {"score", "questions"}}}, scores 0 to 1."""
+    """{"mean": mean over skills, "skills": {skill: {"score", "questions"}}}, scores 0 to 1.
+
+    Items without a score are left out; if there are any, "set_aside" counts them by reason. Raises
+    PeeralignError if no item has one.
+    """
     skills = (
-        graded.group_by("skill", maintain_order=True)
+        graded.drop_nulls("score")
+        .group_by("skill", maintain_order=True)
         .agg(pl.col("score").mean(), pl.len().alias("questions"))
         .rows()
     )
+    if not skills:
+        raise PeeralignError("the exam has no image that can be opened; check its column 'image'")
     table = {skill: {"score": round(score, 6), "questions": n} for skill, score, n in skills}
     mean = math.fsum(entry["score"] for entry in table.values()) / len(table)
-    return {"mean": round(mean, 6), "skills": table}
+    lost = graded.filter(pl.col("score").is_null())
+    aside = {"set_aside": reason_counts(lost)} if len(lost) else {}
+    return {"mean": round(mean, 6), "skills": table, **aside}

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from peeralign.recipes import (
+        answer,
         critic_data,
+        evaluate,
         grade,
         judge_set,
         llava_critic,
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "answer",
     "critic_data",
+    "evaluate",
     "grade",
     "judge_set",
     "llava_critic",

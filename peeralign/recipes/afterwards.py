@@ -45,8 +45,16 @@ def examine_again(folder: Path | str, exam: Path | str, reporter: Reporter | Non
 
 
 def settings_of(state: Run) -> LoopConfig:
-    """What all recipes' settings have, as a run was started with; its exam is left out."""
+    """What all recipes' settings have, as a run was started with; its exam is left out.
+
+    Raises PeeralignError for the folder of a command that trains nobody by rounds.
+    """
     settings = read_json(state.folder / CONFIG) or state.manifest()["settings"]
+    if "pool" not in settings:
+        raise PeeralignError(
+            f"{state.folder} holds no run with rounds, it was made by the recipe "
+            f"'{state.manifest()['recipe']}'; give the folder of a `peeralign run`"
+        )
     known = {name: settings[name] for name in LoopConfig.model_fields if name in settings}
     known["exam"] = {**known.get("exam", {}), "path": None}
     return build(LoopConfig, known, str(state.folder))
@@ -60,6 +68,48 @@ def members_after(state: Run) -> Iterator[tuple[int, Panel]]:
             learnt = {m.name: state.checkpoint(number, m.name) for m in panel.learners}
             panel = panel.after({name: path for name, path in learnt.items() if path.is_dir()})
         yield number, panel
+
+
+def rounds_of(folder: Path | str) -> list[tuple[Member, tuple[str, int]]]:
+    """A run's learners after every round, each renamed, with its (name, round).
+
+    A learner that a round has not come to yet is not one of that round.
+    """
+    state = Run.existing(Path(folder))
+
+    def is_after(number: int, name: str) -> bool:
+        # Whoever had nothing to learn has no new weights, but is done.
+        log = state.stage(number, "training-log", name)
+        return number == 0 or state.checkpoint(number, name).is_dir() or log.is_done
+
+    return [
+        (
+            member.model_copy(update={"name": f"{member.name}-round-{number}", "answers": True}),
+            (member.name, number),
+        )
+        for number, panel in members_after(state)
+        for member in panel.learners
+        if is_after(number, member.name)
+    ]
+
+
+def panels_behind(members: Sequence[Member]) -> list[Member]:
+    """Everybody, after every round, of the runs in whose folders the members' checkpoints lie.
+
+    Their judgements were what the members were trained on.
+    """
+    found: list[Member] = []
+    folders = [
+        parent
+        for member in members
+        if not member.server and Path(member.checkpoint()).is_dir()
+        for parent in Path(member.checkpoint()).resolve().parents
+        if (parent / "manifest.json").is_file() and (parent / CONFIG).is_file()
+    ]
+    for folder in dict.fromkeys(folders):
+        for _, panel in members_after(Run(folder)):
+            found += [member for member in panel.members if member not in found]
+    return found
 
 
 def consistency_of_run(

@@ -21,14 +21,14 @@ from peeralign.judging.rubric import Rubric
 from peeralign.judging.verdict import explanation_of
 from peeralign.panel import Member, Panel
 from peeralign.progress import Reporter
-from peeralign.recipes.judges import GradeConfig, ask, begin, judging_panel, stage_of, write_lines
+from peeralign.recipes.judges import GradeConfig, ask, begin, judging_panel, stage_of
 from peeralign.records import COMPARISON_SCHEMA, JUDGMENT_SCHEMA
 from peeralign.stages.compare import merge_judges, merge_orders, order_gap
 from peeralign.stages.generate import answer_id
 from peeralign.stages.judge import ONE_BY_ONE, read_rubric
 from peeralign.store.answers import ONE, TWO, GivenAnswers, read_answers
 from peeralign.store.preferences import reason_counts
-from peeralign.store.run import Run, write_json, write_table
+from peeralign.store.run import Run, write_json, write_lines, write_table
 
 Summary = dict[str, Any]
 # What a pair's verdict is called beside the columns answer_a and answer_b.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from peeralign.progress import Reporter
 from peeralign.records import make_id
 from peeralign.stages.compare import compare
 from peeralign.stages.judge import JudgeConfig, judge
-from peeralign.store.run import Run, write_whole
+from peeralign.store.run import Run, write_lines
 
 
 class GradeConfig(BaseModel):
@@ -115,10 +114,3 @@ def ask(
         config.seed,
         reporter,
     )
-
-
-def write_lines(path: Path, table: pl.DataFrame) -> None:
-    """Write a table as JSON lines, whole or not at all."""
-    lines = io.BytesIO()
-    table.write_ndjson(lines)
-    write_whole(path, lines.getvalue())

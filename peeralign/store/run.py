@@ -14,10 +14,11 @@ result is the one an uninterrupted run gives.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -95,11 +96,16 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_table(path: Path, table: pl.DataFrame) -> None:
     """Write a Parquet file (zstd), whole or not at all."""
-    import io
-
     buffer = io.BytesIO()
     table.write_parquet(buffer, compression="zstd")
     write_whole(path, buffer.getvalue())
+
+
+def write_lines(path: Path, table: pl.DataFrame) -> None:
+    """Write a table as JSON lines, whole or not at all."""
+    lines = io.BytesIO()
+    table.write_ndjson(lines)
+    write_whole(path, lines.getvalue())
 
 
 class Stage:
@@ -142,7 +148,13 @@ class Stage:
         paths = sorted(self.folder.glob("part-*.parquet"))
         if not paths:
             return pl.DataFrame(schema=schema)
-        return pl.read_parquet(paths, hive_partitioning=False, glob=False)
+        try:
+            return pl.read_parquet(paths, hive_partitioning=False, glob=False)
+        except pl.exceptions.ComputeError as error:
+            raise PeeralignError(
+                f"a table in {self.folder} is damaged ({str(error).splitlines()[0]}); remove this "
+                "folder and run the same command again"
+            ) from error
 
 
 class Run:
@@ -152,10 +164,19 @@ class Run:
         self.folder = folder
 
     @classmethod
-    def open(cls, folder: Path, recipe: str, settings: dict[str, Any], seed: int) -> Run:
+    def open(
+        cls,
+        folder: Path,
+        recipe: str,
+        settings: dict[str, Any],
+        seed: int,
+        may_become: Callable[[dict[str, Any], dict[str, Any]], bool] | None = None,
+    ) -> Run:
         """Make the folder, or resume it if it was made with the same settings.
 
-        Raises PeeralignError when it was made with other settings, naming them.
+        `may_become` takes the old settings and the new ones, and says whether what is there stays
+        right under the new ones, which then replace the old. Raises PeeralignError when the folder
+        was made with other settings, naming them.
         """
         run = cls(folder)
         manifest = {
@@ -168,7 +189,12 @@ class Run:
         path = folder / "manifest.json"
         if path.is_file():
             old = run.manifest()
-            if old["recipe"] != recipe or old["settings_digest"] != manifest["settings_digest"]:
+            is_same = old["settings_digest"] == manifest["settings_digest"]
+            if old["recipe"] == recipe and not is_same and may_become:
+                is_same = may_become(old["settings"], settings)
+                if is_same:
+                    write_json(path, manifest)
+            if old["recipe"] != recipe or not is_same:
                 raise PeeralignError(_other_settings(folder, old, manifest))
         else:
             cls.check_usable(folder)
@@ -198,7 +224,13 @@ class Run:
         return cls(folder)
 
     def manifest(self) -> dict[str, Any]:
-        return json.loads((self.folder / "manifest.json").read_text())
+        path = self.folder / "manifest.json"
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise PeeralignError(
+                f"{path} is damaged ({error}); put it back, or choose another folder"
+            ) from error
 
     def stage(self, round_number: int, name: str, member: str = "") -> Stage:
         return Stage(self.round_folder(round_number) / name / member)

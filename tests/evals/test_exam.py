@@ -48,7 +48,7 @@ def test_exact_match(prediction: str | None, answer: str, score: float) -> None:
 
 def graded(*rows: tuple[str, float]) -> pl.DataFrame:
     full = [
-        (f"i{place}", skill, "General", "?", "!", score)
+        (f"i{place}", skill, "General", "?", "!", score, None)
         for place, (skill, score) in enumerate(rows)
     ]
     return pl.DataFrame(full, schema=EXAM_SCHEMA, orient="row")
@@ -70,6 +70,24 @@ def test_the_mean_is_over_skills_not_over_questions() -> None:
 def test_skills_keep_the_exam_s_order() -> None:
     table = graded(("c", 1.0), ("a", 0.0), ("b", 0.0), ("a", 1.0))
     assert list(skill_scores(table)["skills"]) == ["c", "a", "b"]
+
+
+def test_items_without_a_score_are_left_out_and_counted() -> None:
+    table = graded(("count", 1.0), ("count", 0.0), ("read", 1.0)).with_columns(
+        score=pl.when(pl.col("item_id") == "i1").then(None).otherwise("score"),
+        reason=pl.when(pl.col("item_id") == "i1").then(pl.lit("BrokenImage: no file at x")),
+    )
+    assert skill_scores(table) == {
+        "mean": 1.0,
+        "skills": {
+            "count": {"score": 1.0, "questions": 1},
+            "read": {"score": 1.0, "questions": 1},
+        },
+        "set_aside": {"BrokenImage": 1},
+    }
+    nothing = table.with_columns(score=pl.lit(None, pl.Float64))
+    with pytest.raises(PeeralignError, match="has no image that can be opened"):
+        skill_scores(nothing)
 
 
 def picture(shade: int = 0) -> dict[str, Any]:
@@ -205,9 +223,25 @@ def test_every_member_sits_the_exam_greedily(tmp_path: Path) -> None:
     ada, senior = (Stage(tmp_path / name).read(EXAM_SCHEMA) for name in engines)
     assert ada.schema == EXAM_SCHEMA
     assert ada.rows() == [
-        ("e1", "colour", "General", "what colour?", "RED", 1.0),
-        ("e2", "count", "Vision-centric", "how many?", None, 0.0),
+        ("e1", "colour", "General", "what colour?", "RED", 1.0, None),
+        ("e2", "count", "Vision-centric", "how many?", None, 0.0, None),
     ]
     assert senior.select("prediction", "score").rows() == [("blue", 0.0), ("2", 1.0)]
     for engine in engines.values():
         assert engine.samplings == {Sampling(1, 0.0, 1.0, 9)}
+
+
+def test_a_broken_image_is_nobody_s_mistake(tmp_path: Path) -> None:
+    broken = {"bytes": b"no picture", "path": None}
+    exam = read_exam(written(tmp_path, exam_rows(image=[broken, picture(1)])))
+    ada = Member(name="ada", model="none")
+    parrot = Parrot({"what colour?": "RED", "how many?": "2"})
+    sit_exam(
+        lambda name: Stage(tmp_path / name), exam, Panel((ada,)), lambda _: parrot, 9, Reporter()
+    )
+    table = Stage(tmp_path / "ada").read(EXAM_SCHEMA)
+    first, second = table.select("prediction", "score", "reason").rows()
+    assert first[:2] == (None, None)
+    assert first[2].startswith("BrokenImage: not a PNG")
+    assert second == ("2", 1.0, None)
+    assert skill_scores(table)["set_aside"] == {"BrokenImage": 1}

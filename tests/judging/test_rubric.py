@@ -159,7 +159,7 @@ def test_the_texts_of_a_question_are_equal_up_to_the_answer(name: str) -> None:
 def test_what_is_shipped() -> None:
     kinds = {name: load_rubric(name).kind for name in shipped_rubrics()}
     assert kinds == {
-        **dict.fromkeys(("classroom", "five_axis", *POINTWISE), "absolute"),
+        **dict.fromkeys(("classroom", "five_axis", "yes_no_correctness", *POINTWISE), "absolute"),
         **dict.fromkeys(("consistency_answer", "consistency_question"), "absolute"),
         **dict.fromkeys(("classroom_pairwise", "pairwise", "pairwise_short"), "pairwise"),
         "relative_ranking": "ranking",
