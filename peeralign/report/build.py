@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from peeralign.errors import PeeralignError
 from peeralign.report import figures
 from peeralign.report.collect import BINS_PER_UNIT, RunData, collect
 from peeralign.report.gallery import PAIRS_PER_ROUND, Card, collect_gallery
+from peeralign.report.page import render_page
 from peeralign.report.scores import Change, Exam
 from peeralign.store.run import Run, write_whole
 
@@ -25,7 +22,7 @@ MINUS = "\N{MINUS SIGN}"
 # Rewards of the paper start at 0.2; the axis starts there unless a rubric goes lower.
 FIRST_BIN, LAST_BIN = BINS_PER_UNIT // 5, BINS_PER_UNIT - 1
 # Commands that keep their work in the folder of a run, without the rounds of one.
-WITHOUT_ROUNDS = ("judge", "judge-eval", "critic-data", "sft", "prefer")
+WITHOUT_ROUNDS = ("judge", "judge-eval", "critic-data", "sft", "prefer", "eval", "lmms-eval")
 
 
 def write_report(run_folder: Path) -> Path:
@@ -56,35 +53,20 @@ def write_report(run_folder: Path) -> Path:
 
 def render(data: RunData, cards: list[Card]) -> str:
     """The page as text. The same run gives the same text."""
-    environment = Environment(
-        loader=FunctionLoader(_part),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "points": _points,
-        "seconds": _seconds,
-        "percent": _percent,
-        "reward": _reward,
-    }
-    script = _part("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html").render(
+    return render_page(
+        "page.html",
+        {"points": _points, "seconds": _seconds, "percent": _percent, "reward": _reward},
         data=data,
         exam=data.exam,
         cards=cards,
         pairs_per_round=PAIRS_PER_ROUND,
         sentence=result_sentence(data),
         legend=_entries(data.exam.members if data.exam else []),
+        evaluated=_entries(data.benchmarks.curves.members if data.benchmarks else []),
         viewed=any(entry.views for entry in data.rounds),
         figures=_figures(data),
         stages=list(dict.fromkeys(name for spent in data.seconds.values() for name in spent)),
         settings=json.dumps(data.manifest.get("settings", {}), indent=2, ensure_ascii=False),
-        style=Markup(_part("page.css")),
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
     )
 
 
@@ -120,10 +102,6 @@ def _moved(change: Change) -> str:
         f"{_percent(change.last)}% in round {change.last_round} "
         f"({_points(change.gain)} points{interval})"
     )
-
-
-def _part(name: str) -> str:
-    return (resources.files("peeralign.report") / name).read_text(encoding="utf-8")
 
 
 def _percent(value: float | None) -> str:
@@ -163,7 +141,9 @@ def _figures(data: RunData) -> dict[str, Any]:
         shown = (data.exam, data.described)
         drawn["scores"] = figures.score_chart(*shown, "scores", 880, 380)
         drawn["scores_narrow"] = figures.score_chart(*shown, "scores-narrow", 350, 300)
-        drawn["skills"] = _skill_groups(data.exam)
+        drawn["skills"] = _skill_groups(data.exam, "skill")
+    if data.benchmarks:
+        drawn["benchmarks"] = _skill_groups(data.benchmarks.curves, "benchmark")
     drawn["histograms"] = _histograms(data)
     matrices = [(entry.number, entry.matrix) for entry in data.rounds if entry.matrix]
     means = [m for _, matrix in matrices for row in matrix.means for m in row if m is not None]
@@ -191,13 +171,13 @@ def _figures(data: RunData) -> dict[str, Any]:
     return drawn
 
 
-def _skill_groups(exam: Exam) -> list[tuple[str, list[dict[str, Any]]]]:
+def _skill_groups(exam: Exam, what: str) -> list[tuple[str, list[dict[str, Any]]]]:
     """(category, panels) in the exam's order; one y axis, so that skills can be compared."""
     means = [100 * mean for skill in exam.skills for mean in skill.means.values()]
     limits = (max(0.0, min(means) - 5), min(100.0, max(means) + 5)) if means else (0.0, 100.0)
     groups: dict[str, list[dict[str, Any]]] = {}
     for i, skill in enumerate(exam.skills):
-        svg = figures.skill_panel(skill, exam, f"skill-{i}", limits)
+        svg = figures.skill_panel(skill, exam, f"{what}-{i}", limits)
         groups.setdefault(skill.category, []).append({"skill": skill, "svg": svg})
     return list(groups.items())
 

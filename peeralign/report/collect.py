@@ -23,6 +23,7 @@ from peeralign.records import (
     QUESTION_SCHEMA,
     REWARD_SCHEMA,
 )
+from peeralign.report.benchmarks import Benchmarks, read_benchmarks
 from peeralign.report.critics import (
     OrderBias,
     Outcome,
@@ -172,6 +173,7 @@ class RunData:
     seconds: dict[int, dict[str, float]]
     exam: Exam | None
     described: Exam | None
+    benchmarks: Benchmarks | None
     overlaps: list[Overlap]
     judged: bool
     compared: bool
@@ -217,6 +219,7 @@ def collect(run: Run) -> RunData:
         seconds=_seconds(run, entries),
         exam=exam,
         described=exams[DESCRIBED],
+        benchmarks=read_benchmarks(run),
         overlaps=_overlaps(run),
         judged="judge" in settings or any(e.judgments or e.comparisons for e in rounds),
         compared=is_compared(manifest) or any(entry.comparisons for entry in rounds),

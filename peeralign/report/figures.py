@@ -222,6 +222,28 @@ def overlap_map(overlap: Overlap, name: str) -> Markup:
         return _svg(figure, name, f"Map of images as {overlap.member} sees them; nearness: {text}.")
 
 
+def difference_chart(
+    rows: Sequence[tuple[str, float, Sequence[float] | None]], unit: str, name: str
+) -> Markup:
+    """Differences (label, B - A, ends of its interval), one below the other, and where 0 is."""
+    with _style(name):
+        figure, axes = _axes(560, 70 + 24 * len(rows))
+        axes.axvline(0, color=MUTED, linewidth=1.2)
+        texts = []
+        for place, (label, difference, ends) in enumerate(rows):
+            colour = MUTED if ends is None or ends[0] <= 0 <= ends[1] else _colour(0)
+            if ends is not None:
+                axes.hlines(place, ends[0], ends[1], color=colour, linewidth=2.4)
+            axes.plot(difference, place, marker="o", color=colour, markeredgecolor=SURFACE)
+            sure = "" if ends is None else f" ({ends[0]:+.3g} to {ends[1]:+.3g})"
+            texts.append(f"{label}: {difference:+.3g}{sure}")
+        axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(False)
+        axes.set_xlabel(f"B minus A ({unit})")
+        return _svg(figure, name, f"Differences with 95% intervals. {'; '.join(texts)}.")
+
+
 def _marker(index: int) -> int:
     # Members beyond the palette get its colours again, told apart by shape and dashes.
     return (index + index // NUM_SERIES) % len(MARKERS)

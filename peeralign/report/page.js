@@ -19,23 +19,27 @@ const filters = document.getElementById("filters");
 if (filters) {
   const cards = [...document.querySelectorAll(".card")];
   const field = (name) => document.getElementById("filter-" + name);
-  const selects = ["round", "category", "author", "view"].map(field).filter(Boolean);
+  const selects = [...filters.querySelectorAll("select")];
   const search = field("text");
   const texts = new Map(cards.map((card) => [
     card,
     [...card.querySelectorAll("[data-search]")].map((e) => e.textContent).join("\n").toLowerCase(),
   ]));
 
+  // A card has one value of a filter ("data-round"), or a list of them ("data-authors").
+  const has = (card, name, value) =>
+    `${name}s` in card.dataset
+      ? JSON.parse(card.dataset[`${name}s`]).includes(value)
+      : card.dataset[name] === value;
   const apply = () => {
-    const [round, category, author, view] = selects.map((select) => select.value);
+    const chosen = selects
+      .filter((select) => select.value)
+      .map((select) => [select.id.slice("filter-".length), select.value]);
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const card of cards) {
       const matches =
-        (!round || card.dataset.round === round) &&
-        (!category || card.dataset.category === category) &&
-        (!view || JSON.parse(card.dataset.views).includes(view)) &&
-        (!author || JSON.parse(card.dataset.authors).includes(author)) &&
+        chosen.every(([name, value]) => has(card, name, value)) &&
         words.every((word) => texts.get(card).includes(word));
       card.hidden = !matches;
       shown += matches;

@@ -223,6 +223,8 @@ def _change(table: pl.LazyFrame, panel: dict[int, float], members: list[str]) ->
             pl.lit(1).alias("count"),
             pl.col("score").count().alias("answers"),
         )
+        # An item whose image cannot be opened has a score of nobody.
+        .filter(pl.col("answers") > 0)
         .collect(engine="streaming")
     )
     interval = None

@@ -74,6 +74,12 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
     for title, table in tables:
         console.print(f"\n[bold]{title}[/bold]", highlight=False)
         console.print(table, soft_wrap=False)
+    if lost := max((_set_aside(entry) for entry in examined), default=0):
+        console.print(f"{lost} exam items set aside: their images cannot be opened")
+
+
+def _set_aside(entry: dict[str, Any]) -> int:
+    return max(sum(m.get("set_aside", {}).values()) for m in entry["members"].values())
 
 
 def _name_of_mean(rounds: list[dict[str, Any]]) -> str:
@@ -258,4 +264,9 @@ def plain(text: str) -> Text:
     """A text that users or models wrote, cut short, for a cell of one line."""
     if len(text) > MAX_CELL_CHARACTERS:
         text = text[:MAX_CELL_CHARACTERS] + "..."
-    return Text(text.translate(_CONTROLS), no_wrap=True, overflow="ellipsis")
+    return Text(visible(text), no_wrap=True, overflow="ellipsis")
+
+
+def visible(line: str) -> str:
+    """A line that users or models wrote, its control characters as marks that do nothing."""
+    return line.translate(_CONTROLS)

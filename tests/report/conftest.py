@@ -90,7 +90,7 @@ def frame(rows: list[Any], schema: pl.Schema) -> pl.DataFrame:
 
 def write_exam(run: Run, number: int, member: str, right: dict[str, int], items: int = 4) -> None:
     rows = [
-        (f"{skill}-{i}", skill, CATEGORIES[skill], "?", "!", float(i < right[skill]))
+        (f"{skill}-{i}", skill, CATEGORIES[skill], "?", "!", float(i < right[skill]), None)
         for skill in right
         for i in range(items)
     ]

@@ -60,7 +60,7 @@ def write_contrast(run: Run, member: str, given: list[tuple[str, str, str | None
 
 def write_exams(run: Run, number: int, member: str, right: int, after_describing: int) -> None:
     for kind, good in (("exam", right), (DESCRIBED, after_describing)):
-        rows = [(str(i), "count", "General", "?", "!", float(i < good)) for i in range(10)]
+        rows = [(str(i), "count", "General", "?", "!", float(i < good), None) for i in range(10)]
         stage = run.stage(number, kind, member)
         stage.write_shard(0, pl.DataFrame(rows, schema=EXAM_SCHEMA, orient="row"))
         stage.finish()

@@ -122,7 +122,9 @@ def test_empty_run(new_run: NewRun) -> None:
     assert "No preference pairs yet." in page.text
 
 
-@pytest.mark.parametrize("recipe", ["judge", "judge-eval", "critic-data", "sft", "prefer"])
+@pytest.mark.parametrize(
+    "recipe", ["judge", "judge-eval", "critic-data", "sft", "prefer", "eval", "lmms-eval"]
+)
 def test_folders_without_rounds_have_no_report(recipe: str, tmp_path: Path) -> None:
     Run.open(tmp_path / "other", recipe, {}, 0)
     with pytest.raises(PeeralignError, match=f"holds no rounds .* made by '{recipe}'; give"):

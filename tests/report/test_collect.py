@@ -22,8 +22,10 @@ from peeralign.store.run import Run, write_json
 NewRun = Callable[..., Run]
 
 
-def write_scores(run: Run, number: int, member: str, rows: list[tuple[str, str, float]]) -> None:
-    full = [(item, skill, "General", "?", "!", score) for item, skill, score in rows]
+def write_scores(
+    run: Run, number: int, member: str, rows: list[tuple[str, str, float | None]]
+) -> None:
+    full = [(item, skill, "General", "?", "!", score, None) for item, skill, score in rows]
     table = pl.DataFrame(full, schema=EXAM_SCHEMA, orient="row")
     run.stage(number, "exam", member).write_shard(0, table)
 
@@ -48,11 +50,13 @@ def test_wilson_interval(whole_run: Run) -> None:
 
 
 def test_change_interval_is_paired(new_run: NewRun) -> None:
-    # Each item changes by the same amount, so the paired interval has no width.
+    # Each item changes by the same amount, so the paired interval has no width. The last one has
+    # an image that nobody could open.
     run = new_run()
     for member in ("ada", "ben"):
         for number, score in ((0, 0.25), (1, 0.5)):
-            write_scores(run, number, member, [(str(i), "read", score) for i in range(6)])
+            rows = [(str(i), "read", score) for i in range(6)]
+            write_scores(run, number, member, [*rows, ("6", "read", None)])
     exam = collect(run).exam
     assert exam is not None
     assert exam.change is not None
