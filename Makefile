@@ -2,11 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# lmms-eval has an environment of its own.
+BRIDGE_VENV ?= .bridge-venv
+BRIDGE := $(BRIDGE_VENV)/bin
 # Two threads are the tested size; tiny models only lose by more.
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-all check bench clean
+.PHONY: setup demo test test-all check bench bridge bridge-test clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("peeralign needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
@@ -36,5 +39,19 @@ check: setup
 	$(BIN)/pyright
 	$(BIN)/pytest tests/invariants
 
+$(BRIDGE_VENV)/.ready: pyproject.toml constraints.txt requirements-bridge.txt
+	test -x $(BRIDGE)/python || $(PYTHON) -m venv $(BRIDGE_VENV)
+	$(BRIDGE)/pip install --quiet 'setuptools>=77' wheel -c constraints.txt
+	$(BRIDGE)/pip install --quiet torch -c constraints.txt
+	$(BRIDGE)/pip install --quiet --editable . -r requirements-bridge.txt -c constraints.txt
+	$(BRIDGE)/pip install --quiet --no-deps lmms_eval==0.7.3
+	touch $@
+
+bridge: $(BRIDGE_VENV)/.ready
+
+# lmms-eval's own code warns; ours is tested with warnings as errors elsewhere.
+bridge-test: bridge
+	$(BRIDGE)/pytest -W default tests/bridge
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(BRIDGE_VENV) runs
