@@ -17,7 +17,17 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from peeralign import asking, grading, measuring, schooling
+from peeralign.commands import (
+    asking,
+    bridging,
+    comparing,
+    evaluating,
+    exporting,
+    grading,
+    measuring,
+    schooling,
+    scoring,
+)
 from peeralign.config import build, commented_defaults, lay_over, override, read_toml
 from peeralign.distributed import StoppedElsewhere, is_main
 from peeralign.errors import PeeralignError, nearest
@@ -36,6 +46,11 @@ app.command()(grading.judge)
 app.command("critic-data")(schooling.critic_data)
 app.command()(schooling.critic)
 app.command("judge-eval")(measuring.judge_eval)
+app.command("eval")(evaluating.evaluate)
+app.command()(scoring.score)
+app.command()(comparing.compare)
+app.command()(exporting.export)
+app.command("lmms-eval")(bridging.lmms_eval)
 classroom_app = typer.Typer(no_args_is_help=True, help="The embedded classroom and its peers.")
 app.add_typer(classroom_app, name="classroom")
 
@@ -181,10 +196,13 @@ def exam(
 @app.command("config")
 def config_command(
     recipe: Annotated[
-        str, typer.Argument(help="A recipe's name, critic_data, or a recipe's .py file.")
+        str, typer.Argument(help="A recipe's name, critic_data, eval, or a recipe's .py file.")
     ],
 ) -> None:
     """Print a recipe's settings as TOML, each with its meaning and default."""
+    if recipe == evaluating.SUITE:
+        print(commented_defaults(evaluating.suite_settings()), end="")
+        return
     module = schooling.sources_module() if recipe == schooling.SOURCES else _recipe(recipe)
     print(f'recipe = "{recipe}"\n\n{commented_defaults(module.Config)}', end="")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -172,6 +173,30 @@ def check_panel(members: tuple[Member, ...], roles: tuple[str, ...] = ROLES) -> 
             raise PeeralignError(
                 f"no member {role}; set {role} = true for at least one entry of [[members]]"
             )
+
+
+def is_one_of(judge: Member, members: Sequence[Member]) -> bool:
+    """Whether a member is the same model, wherever it runs, as far as names and folders tell.
+
+    A copy of a checkpoint, or a server's short name for it, looks like another model.
+    """
+    return any(_identity(judge) == _identity(member) for member in members)
+
+
+def _identity(member: Member) -> tuple[str, ...]:
+    named = member.model if member.server else member.checkpoint()
+    folder = Path(named)
+    if folder.is_dir():
+        folder = folder.resolve()
+        cached = folder.parents[1].name if folder.parent.name == "snapshots" else ""
+        if not cached.startswith("models--"):
+            return (str(folder),)
+        # The hub's cache; the hub forbids two hyphens in names.
+        named = cached.removeprefix("models--").replace("--", "/")
+    if "/" in named:
+        return (named.casefold(),)
+    # Two servers may call two models "default".
+    return (member.server.base_url.rstrip("/"), named) if member.server else (named,)
 
 
 def check_local_folder(model: str) -> None:

@@ -9,7 +9,15 @@ import pytest
 from pydantic import ValidationError
 
 from peeralign.errors import PeeralignError
-from peeralign.panel import Member, Panel, Server, VllmWorker, check_local_folder, check_panel
+from peeralign.panel import (
+    Member,
+    Panel,
+    Server,
+    VllmWorker,
+    check_local_folder,
+    check_panel,
+    is_one_of,
+)
 
 ADA = Member(name="ada", model="classroom:ada")
 SERVER = Server(base_url="http://localhost:8000/v1")
@@ -131,3 +139,30 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     check_local_folder(str(tmp_path))
     check_local_folder("someone/model-of-the-hub")
+
+
+def test_the_same_model_under_other_names(tmp_path: Path) -> None:
+    cached = tmp_path / "hub/models--Org--vlm/snapshots/0a1b"
+    cached.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(cached)
+    here, there = (Server(base_url=f"http://{host}/v1") for host in "ab")
+    same = [
+        Member(name="hub", model="Org/vlm"),
+        Member(name="case", model="org/VLM"),
+        Member(name="cache", model=f"{cached}/"),
+        Member(name="link", model=str(tmp_path / "link")),
+        Member(name="server", model="Org/vlm", server=here),
+        Member(name="other-server", model="Org/vlm", server=there),
+    ]
+    assert all(is_one_of(one, [other]) for one in same for other in same)
+    short = Member(name="short", model="default", server=here)
+    slash = short.model_copy(update={"server": Server(base_url=here.base_url + "/")})
+    assert is_one_of(short, [slash])
+    others = [
+        Member(name="hub", model="Org/vlm-2"),
+        Member(name="folder", model=str(tmp_path)),
+        short,
+        short.model_copy(update={"server": there}),
+    ]
+    for place, one in enumerate(others):
+        assert not is_one_of(one, [*same, *others[:place], *others[place + 1 :]])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from peeralign.classroom.demo import draw_exam, draw_pool
+from peeralign.cli import app, guarded
 
 SETTINGS = """
 rounds = 1
@@ -76,6 +80,13 @@ class Workplace:
             text=True,
             timeout=300,
         )
+
+    def here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`run` in this process, which is faster: for commands that end before their work."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.chdir(self.folder), redirect_stdout(out), redirect_stderr(err):
+            code = guarded(lambda: app(list(arguments), standalone_mode=False))
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

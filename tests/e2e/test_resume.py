@@ -34,6 +34,7 @@ def _kill_when(workplace, folder: Path, appears: str, absent: str) -> None:
     assert not (folder / absent).exists(), f"killed too late: {absent} is there"
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_gives_the_uninterrupted_result(
     workplace, finished: Path, tmp_path: Path, assert_same_result: Callable[[Path, Path], None]
 ) -> None:
@@ -51,14 +52,14 @@ def test_a_finished_run_run_again_changes_nothing(
     again = tmp_path / "again"
     shutil.copytree(finished, again)
     before = {path: path.stat().st_mtime_ns for path in again.rglob("part-*.parquet")}
-    done = workplace.run(*COMMAND, str(again))
+    done = workplace.here(*COMMAND, str(again))
     assert done.returncode == 0, done.stdout + done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in again.rglob("part-*.parquet")}
     assert_same_result(finished, again)
 
 
 def test_other_settings_are_refused_by_name(workplace, finished: Path) -> None:
-    refused = workplace.run(*COMMAND, str(finished), "--set", "train.learning_rate=2e-4")
+    refused = workplace.here(*COMMAND, str(finished), "--set", "train.learning_rate=2e-4")
     assert refused.returncode == 2
     assert "train.learning_rate" in refused.stderr
     assert "Traceback" not in refused.stderr

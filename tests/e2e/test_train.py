@@ -63,10 +63,8 @@ def kill_when(workplace: Any, command: list[str], appears: Path) -> None:
     process.wait()
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [pytest.param({}, id="full"), pytest.param(LORA, id="lora", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, LORA], ids=["full", "lora"])
 def test_killed_in_the_middle_of_an_epoch(
     workplace: Any, data: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
@@ -91,6 +89,7 @@ def test_killed_in_the_middle_of_an_epoch(
     assert not (out / "training").exists()
 
 
+@pytest.mark.slow
 def test_an_adapter_lies_beside_the_merged_weights(
     workplace: Any, data: Path, tmp_path: Path
 ) -> None:
@@ -126,7 +125,7 @@ def test_what_cannot_be_had_is_one_sentence(
 ) -> None:
     if says == "wandb":
         shutil.which("wandb") and pytest.skip("wandb is installed here")
-    refused = workplace.run(*arguments(data, tmp_path / "out", **setting))
+    refused = workplace.here(*arguments(data, tmp_path / "out", **setting))
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert says in refused.stderr
     assert "Traceback" not in refused.stderr

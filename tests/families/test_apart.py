@@ -33,8 +33,8 @@ FAMILIES = [
     ("tests", "named"),
     [
         ("families/test_families.py", FAMILIES),
-        ("engines/test_hostile.py", FAMILIES),
-        ("engines/test_noise.py", FAMILIES),
+        pytest.param("engines/test_hostile.py", FAMILIES, marks=pytest.mark.slow),
+        pytest.param("engines/test_noise.py", FAMILIES, marks=pytest.mark.slow),
         ("families/test_dry_run.py", ["qwen2.5-vl-7b"]),
     ],
 )

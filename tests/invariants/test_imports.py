@@ -26,7 +26,9 @@ LAYERS: list[set[str]] = [
     {"evals"},
     {"recipes"},
     {"classroom", "report"},
-    {"asking", "cli", "doctor", "grading", "measuring", "schooling"},
+    {"doctor"},
+    {"commands"},
+    {"cli"},
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 # (from, to): a member called "classroom:ada" is looked up in the package, when it is first used.

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -129,6 +130,31 @@ def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
     with pytest.raises(PeeralignError, match="recipe pop, not stic"):
         Run.open(folder, "stic", SETTINGS, seed=0)
     assert Run.existing(folder).manifest()["settings"] == SETTINGS
+
+
+def test_settings_may_become_others_if_the_recipe_says_so(tmp_path: Path) -> None:
+    def may_grow(old: dict[str, Any], new: dict[str, Any]) -> bool:
+        return set(old["names"]) <= set(new["names"])
+
+    Run.open(tmp_path, "eval", {"names": ["a"]}, 0, may_grow)
+    run = Run.open(tmp_path, "eval", {"names": ["a", "b"]}, 0, may_grow)
+    assert run.manifest()["settings"] == {"names": ["a", "b"]}
+    with pytest.raises(PeeralignError, match="other settings"):
+        Run.open(tmp_path, "eval", {"names": ["b"]}, 0, may_grow)
+    with pytest.raises(PeeralignError, match="recipe eval, not pop"):
+        Run.open(tmp_path, "pop", {"names": ["a", "b", "c"]}, 0, may_grow)
+    assert run.manifest()["settings"] == {"names": ["a", "b"]}
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "answers")
+    stage.write_shard(0, pl.DataFrame({"a": [1]}))
+    stage.shard(0).write_bytes(b"nothing")
+    with pytest.raises(PeeralignError, match=r"answers is damaged .* remove this folder"):
+        stage.read(pl.Schema({"a": pl.Int64}))
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(PeeralignError, match=r"manifest\.json is damaged"):
+        Run(tmp_path).manifest()
 
 
 def test_many_changes_are_counted(tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ from training.two_processes import in_two, last_lines, train
 LORA = {"rank": 4, "alpha": 8.0, "train_fully": ["projector"]}
 
 
-@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "lora",
+    [pytest.param(None, id="full"), pytest.param(LORA, id="lora", marks=pytest.mark.slow)],
+)
 def test_two_processes_learn_what_one_learns(
     peer_folder: Path, pairs: Path, tmp_path: Path, lora: dict[str, Any] | None
 ) -> None:

@@ -12,7 +12,7 @@ from evals.judged import SCORES, write
 from typer.testing import CliRunner
 
 from peeralign.cli import app, guarded
-from peeralign.measuring import lines_of
+from peeralign.commands.measuring import lines_of
 
 RUNNER = CliRunner()
 Row = dict[str, Any]

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from peeralign.commands.grading import members_of
 from peeralign.config import build, override
 from peeralign.distributed import is_main
 from peeralign.errors import PeeralignError
-from peeralign.grading import members_of
 from peeralign.progress import Reporter
 
 

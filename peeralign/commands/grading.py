@@ -45,21 +45,21 @@ def judge(
         console.print(f"scores: {out / 'scores.parquet'}", highlight=False)
 
 
-def members_of(judges: list[str]) -> list[Member]:
-    """The judges, each by a model or a member's TOML file; names that are not given are made."""
+def members_of(given_names: list[str], what: str = "judge") -> list[Member]:
+    """The members, each by a model or a member's TOML file; names that are not given are made."""
     members: list[Member] = []
-    for named in judges:
+    for named in given_names:
         is_file = named.endswith(".toml")
-        given = read_toml(Path(named), "judge") if is_file else {"model": named}
+        given = read_toml(Path(named), what) if is_file else {"model": named}
         if "name" not in given:
             stem = Path(named).stem if is_file else re.split(r"[/\\:]", named.rstrip("/\\"))[-1]
-            base = re.sub(r"[^A-Za-z0-9._-]+|^[._-]+", "-", stem).strip("-._") or "judge"
+            base = re.sub(r"[^A-Za-z0-9._-]+|^[._-]+", "-", stem).strip("-._") or what
             taken = {member.name for member in members}
-            names = [base, *(f"{base}-{number}" for number in range(2, len(judges) + 1))]
+            names = [base, *(f"{base}-{number}" for number in range(2, len(given_names) + 1))]
             given = {"name": next(name for name in names if name not in taken), **given}
         members.append(build(Member, given, named))
     if not members:
-        raise PeeralignError("no judge was named; give --judge a model or a member's TOML file")
+        raise PeeralignError(f"no {what} was named; give --{what} a model or a member's TOML file")
     return members
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from peeralign.cli import app, guarded
-from peeralign.grading import lines_of, members_of
+from peeralign.commands.grading import lines_of, members_of
 
 RUNNER = CliRunner()
 Mistake = Callable[..., str]

@@ -1,0 +1,1 @@
+"""The commands, one family a file; `cli` gathers them."""
