@@ -182,7 +182,7 @@ def compare(
     return statistics.median(ratios), found, expected
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", choices=["small", "llava-7b"], default="small")
     parser.add_argument("--device", default="cpu")
@@ -193,7 +193,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peer-batch", type=int, default=15, help="the peer's prompts a batch")
     parser.add_argument("--memory-gib", type=float, default=None)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder), args.size)

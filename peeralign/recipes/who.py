@@ -19,8 +19,6 @@ class Who:
     """Who answers, each greedily."""
     judges: tuple[Member, ...] = ()
     """Who grades the benchmarks that need it."""
-    barred: tuple[Member, ...] = ()
-    """Who may not grade besides the members, and those that rewarded them in a run."""
     rounds: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     """Of members that are rounds of a run: name -> (member, round)."""
     together: Together | None = None
@@ -40,7 +38,7 @@ class Who:
             check_panel(_at_rest(self.judges), ("judges",))
         rewarding = panels_behind(self.members) if self.judges else ()
         panel = self.together.panel.members if self.together else ()
-        barred = (*self.members, *panel, *rewarding, *self.barred)
+        barred = (*self.members, *panel, *rewarding)
         own = [judge.name for judge in self.judges if is_one_of(judge, barred)]
         if own and not allow_self_judging:
             raise PeeralignError(

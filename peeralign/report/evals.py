@@ -76,7 +76,10 @@ def _row(entry: dict[str, Any], figures: dict[str, Any], labels: list[str]) -> l
         cells.append(cell)
     first = next(iter(scores.values()))
     figure = f"{first['headline']}, {'%' if is_share else first['unit']}"
-    what = Text(f"{entry['title']}\n{figure}, {entry['protocol']}")
+    # Scores by different judges do not compare, so the name stands beside the number.
+    judge = next((score["judge"] for score in scores.values() if "judge" in score), None)
+    judged = f", by {visible(judge)}" if judge else ""
+    what = Text(f"{entry['title']}\n{figure}, {entry['protocol']}{judged}")
     return [what, *cells, *_of_single(values, figures, form)]
 
 
@@ -108,9 +111,6 @@ def _lines(figures: dict[str, Any]) -> list[str]:
             for what, how_many in _notes(score):
                 told.setdefault(what, []).append(f"{member} {how_many}".rstrip())
         notes += [f"{what}: {', '.join(members)}" for what, members in told.items()]
-        judged = next((s["judge"] for s in entry["members"].values() if "judge" in s), None)
-        if judged:
-            notes.append(f"graded by {judged}")
         if notes:
             lines.append(f"{entry['title']}: {'; '.join(notes)}")
     if figures["self_judging"]:

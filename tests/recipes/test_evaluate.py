@@ -350,7 +350,6 @@ def test_nobody_grades_itself_unseen(tmp_path: Path, engines: Callable[..., list
     twin = ADA.model_copy(update={"name": "examiner"})
     for who in (
         Who((ADA,), (twin,)),
-        Who((BEN,), (twin,), barred=(ADA,)),
         Who((BEN,), (twin,), together=together(ADA, BEN)),
     ):
         with pytest.raises(PeeralignError, match="'examiner' is evaluated here or rewarded"):

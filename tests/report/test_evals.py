@@ -37,5 +37,6 @@ def test_figures_are_what_is_printed(tmp_path: Path) -> None:
     text = (tmp_path / "out.txt").read_text()
     assert "60.0" in text
     assert "70.0 to 90.0" in text
-    assert "POPE: 2 items set aside (2 no image); graded by eye" in text
+    assert "accuracy, %, official, by eye" in text
+    assert "POPE: 2 items set aside (2 no image)" in text
     assert "self-judged: eye" in text
